@@ -1,0 +1,61 @@
+"""A scene: one raster of the source, known well enough to plan without opening it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One raster to sweep.
+
+    Parameters
+    ----------
+    id
+        Unique within a plan and safe as a file name; names the commit record and the data file.
+    href
+        Where the pixels are: an unsigned URL or an absolute path.
+    item_id, collection, asset
+        What the source calls it; `asset` is the key of the item's asset. Plain rasters have neither
+        collection nor asset.
+    datetime
+        Acquisition time, UTC, timezone-aware.
+    updated
+        The source's own `updated` (asset's before item's), verbatim.
+    checksum
+        The asset's `file:checksum`, an ETag, or size and modification time of a local file.
+    footprint
+        Outline in EPSG:4326, or None when unknown.
+    crs, transform, shape
+        `proj:code`/WKT, the six affine coefficients in rasterio's order (a, b, c, d, e, f) and
+        (height, width) in pixels; None where the source does not say and the header could not be read.
+    error
+        Why the raster can't be read, for rasters the user named that are missing or unreadable. Such
+        a scene is still planned, and ends as a failed record.
+    """
+
+    id: str
+    href: str
+    item_id: str
+    collection: str | None = None
+    asset: str | None = None
+    datetime: datetime | None = None
+    updated: str | None = None
+    checksum: str | None = None
+    footprint: BaseGeometry | None = None
+    crs: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    shape: tuple[int, int] | None = None
+    error: str | None = None
+
+    @property
+    def source_version(self) -> str:
+        """Hash of what tells one version of this raster's data from another (16 hex digits)."""
+        parts = (self.href, self.asset, self.updated, self.checksum)
+        return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:16]
