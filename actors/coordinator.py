@@ -1,0 +1,302 @@
+"""The scene coordinator: one for each node, with its own pools, on its node's pixels.
+
+It hands window batches from a reader to the detectors, cuts and classifies the crops, merges, and
+commits. Pixels stay in the node's object store: the coordinator sees references and small results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ..catalog import open_storage
+from ..catalog.errors import GeosweepError, ModelError, OutputError
+from ..pipeline.collect import SceneCollector, Selected
+from ..pipeline.commit import Committer, SceneOutcome
+from ..pipeline.failure import failed_counts
+from .budget import ByteBudget
+from .pool import Pool, cause_of
+from .workers import BatchNote, Classifier, Cropper, DetectorActor, Reader
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..pipeline.collect import SceneDetections
+    from ..pipeline.pools import PoolPlan
+    from ..pipeline.scene_reader import SceneHeader, SceneTask
+    from ..pipeline.settings import Settings
+    from ..pipeline.stream import StreamCounts
+
+log = logging.getLogger("geosweep")
+
+SCENE_TRIES = 3
+"""Times a scene is begun anew when its reader dies, before it is recorded as failed."""
+
+
+class _ReaderLostError(Exception):
+    """The reader's process died with the scene's stream in it."""
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=64)
+class Coordinator:
+    """Runs scenes on one node."""
+
+    def __init__(self, settings: Settings, output: str, pools: PoolPlan, batch_size: int) -> None:
+        self._settings = settings
+        self._plan = pools
+        self._committer = Committer(open_storage(output), settings)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="geosweep-write")
+        self._pixels = ByteBudget(pools.budget)
+        self._crops = ByteBudget(pools.budget)
+        side = settings.job.windows.size
+        self._batch_bytes = batch_size * 3 * side * side
+        self._windows = self._detections = 0
+        # Threads and processes are bounded by the counts; only the detectors claim cores or GPUs.
+        free = self._options(num_cpus=0)
+        self._readers = Pool(
+            "reader",
+            [Reader.options(**free).remote(settings, batch_size, 2) for _ in range(pools.readers)],
+            depth=math.ceil(pools.scenes / pools.readers) * 2,
+        )
+        detector = self._options(num_cpus=0 if pools.gpus else 1, num_gpus=pools.gpus)
+        self._detectors = Pool(
+            "detector",
+            [
+                DetectorActor.options(**detector).remote(settings, pools.threads)
+                for _ in range(pools.detectors)
+            ],
+        )
+        self._croppers = Pool(
+            "cropper",
+            [Cropper.options(**free).remote(settings) for _ in range(pools.croppers)]
+            if settings.job.crop_models
+            else [],
+        )
+        self._classifiers = {
+            spec.name: Pool(
+                "classifier",
+                [
+                    Classifier.options(**free).remote(settings, spec.name, pools.threads)
+                    for _ in range(pools.classifiers)
+                ],
+                depth=16,
+            )
+            for spec in settings.job.crop_models
+        }
+
+    def _options(self, **resources: Any) -> dict[str, Any]:
+        node = ray.get_runtime_context().get_node_id()
+        return {
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            **resources,
+        }
+
+    async def ready(self) -> list[str]:
+        """Wait until all actors stand; gives the detectors' devices.
+
+        Raises
+        ------
+        ModelError
+            If a model can't be loaded.
+        """
+        try:
+            devices = [await actor.device.remote() for actor in self._detectors.actors]
+            for actor in self._croppers.actors:
+                self._crop_bytes = await actor.input_bytes.remote()
+            for pool in self._classifiers.values():
+                await asyncio.gather(*(actor.fill.remote() for actor in pool.actors))
+        except RayTaskError as error:
+            raise cause_of(error) from None
+        return devices
+
+    async def progress(self) -> tuple[int, int]:
+        """Windows and detections done so far."""
+        return self._windows, self._detections
+
+    async def sweep(self, task: SceneTask) -> SceneOutcome:
+        """Sweep a scene and commit it, as a failure if need be.
+
+        Raises
+        ------
+        OutputError, ModelError
+            Since then no other scene would fare better.
+        """
+        if task.scene.error is not None:
+            return await self._blocking(self._committer.fail, task, task.scene.error)
+        reason = ""
+        for _ in range(SCENE_TRIES):
+            run = _SceneRun(task)
+            start = time.perf_counter()
+            try:
+                detections = await self._sweep_once(run)
+                seconds = {"sweep": time.perf_counter() - start}
+                return await self._blocking(
+                    self._committer.succeed, task, run.header, detections, seconds
+                )
+            except _ReaderLostError:
+                reason = f"Its reader's process died {SCENE_TRIES} times; look at the worker logs."
+            except (OutputError, ModelError):
+                raise
+            except GeosweepError as error:
+                reason = str(error)
+                break
+            except Exception as error:  # one bad scene must not end a continent
+                log.exception("scene %s failed", task.scene.id)
+                reason = f"{type(error).__name__}: {error}"
+                break
+        counts = failed_counts(task, self._settings.job, run.header)
+        return await self._blocking(self._committer.fail, task, reason, counts)
+
+    async def _sweep_once(self, run: _SceneRun) -> SceneDetections:
+        session = uuid.uuid4().hex
+
+        async def stream(reader: Any) -> StreamCounts:
+            # A dead reader takes the stream with it: begin the scene anew, not this call.
+            try:
+                run.open(await reader.open.remote(session, run.task), self._settings)
+                await self._stream(run, reader, session)
+                return await reader.close.remote(session)
+            except (RayActorError, ActorUnavailableError) as error:
+                raise _ReaderLostError from error
+            finally:
+                reader.close.remote(session)
+
+        counts = await self._readers.call(stream)
+        assert run.collector is not None
+        return await self._blocking(run.collector.finish, counts, self._settings.crop_classes)
+
+    async def _stream(self, run: _SceneRun, reader: Any, session: str) -> None:
+        """Pull batches from the reader while earlier ones are detected in."""
+        ahead = asyncio.Semaphore(2 * self._plan.detectors + 1)
+        tasks: set[asyncio.Task[None]] = set()
+        number = 0
+        try:
+            while True:
+                await ahead.acquire()
+                _raise_first(tasks)
+                await self._pixels.acquire(self._batch_bytes)
+                try:
+                    refs = reader.next_batch.options(num_returns=2).remote(session)
+                    note: BatchNote | None = await refs[0]
+                except BaseException:
+                    self._pixels.release(self._batch_bytes)
+                    raise
+                if note is None:
+                    self._pixels.release(self._batch_bytes)
+                    break
+                work = asyncio.create_task(self._do_batch(run, number, note, refs[1]))
+                work.add_done_callback(lambda _: ahead.release())
+                tasks.add(work)
+                number += 1
+                del refs
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _do_batch(
+        self, run: _SceneRun, number: int, note: BatchNote, batch: ray.ObjectRef
+    ) -> None:
+        """One batch of windows through detector, croppers and classifiers."""
+        crops: list[tuple[str, ray.ObjectRef]] = []
+        crop_bytes = 0
+        try:
+            try:
+                selected: Selected = await self._detectors.call(
+                    lambda actor: actor.detect.remote(batch, run.task_ref, run.header_ref)
+                )
+                count = len(selected.found)
+                crop_bytes = sum(count * size for size in self._crop_bytes.values()) if count else 0
+                await self._crops.acquire(crop_bytes)
+                crops = await self._cut(run, selected, batch)
+            finally:
+                del batch
+                self._pixels.release(self._batch_bytes)
+            classes = await self._classify(crops)
+        finally:
+            self._crops.release(crop_bytes)
+        assert run.collector is not None
+        run.collector.add(number, selected, classes)
+        self._windows += note.windows
+        self._detections += len(selected.found)
+
+    _crop_bytes: dict[str, int] = {}  # noqa: RUF012  (replaced by `ready`)
+
+    async def _cut(
+        self, run: _SceneRun, selected: Selected, batch: ray.ObjectRef
+    ) -> list[tuple[str, ray.ObjectRef]]:
+        jobs: list[tuple[str, Any]] = []
+        for spec in self._settings.job.crop_models:
+            for start in range(0, len(selected.found), spec.batch_size):
+                stop = min(start + spec.batch_size, len(selected.found))
+                jobs.append((spec.name, selected.found[np.arange(start, stop)]))
+
+        async def cut(name: str, found: Any) -> tuple[str, ray.ObjectRef]:
+            async def use(actor: Any) -> ray.ObjectRef:
+                # The note says that the crops are there; they stay in the store.
+                note, ref = actor.cut.options(num_returns=2).remote(
+                    name, found, batch, run.task_ref, run.header_ref
+                )
+                await note
+                return ref
+
+            return name, await self._croppers.call(use)
+
+        return list(await asyncio.gather(*(cut(name, found) for name, found in jobs)))
+
+    async def _classify(
+        self, crops: list[tuple[str, ray.ObjectRef]]
+    ) -> dict[str, NDArray[np.float32]]:
+        async def one(name: str, ref: ray.ObjectRef) -> NDArray[np.float32]:
+            return await self._classifiers[name].call(lambda actor: actor.classify.remote(ref))
+
+        results = await asyncio.gather(*(one(name, ref) for name, ref in crops))
+        return {
+            name: np.concatenate(
+                [
+                    np.zeros((0, width), np.float32),
+                    *(rows for (owner, _), rows in zip(crops, results, strict=True) if owner == name),
+                ]
+            )
+            for name, width in self._settings.crop_classes.items()
+        }
+
+    async def _blocking(self, work: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)
+
+
+class _SceneRun:
+    """State of one try at a scene."""
+
+    def __init__(self, task: SceneTask) -> None:
+        self.task = task
+        self.header: SceneHeader | None = None
+        self.collector: SceneCollector | None = None
+
+    def open(self, header: SceneHeader, settings: Settings) -> None:
+        """Note the opened scene; its limits and header go to the store once, not with each batch."""
+        self.header = header
+        self.collector = SceneCollector(header, settings.job.merge)
+        self.task_ref = ray.put(self.task)
+        self.header_ref = ray.put(header)
+
+
+def _raise_first(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+

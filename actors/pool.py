@@ -1,0 +1,95 @@
+"""A pool of like actors: least busy first, and another one when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+
+from ..catalog.errors import ClusterError
+
+log = logging.getLogger("geosweep")
+T = TypeVar("T")
+
+TRIES = 4
+"""Times a call is tried before its scene is blamed: an innocent call may sit beside one that kills its
+actor, and with fewer tries innocent scenes failed (FACTS: two were too few)."""
+RESTART_SECONDS = 0.5
+
+
+class Pool:
+    """Actors with one task: calls go to the least busy one.
+
+    A call whose actor dies is tried again, then alone on an actor, so that it can't be taken down by
+    its neighbour, nor take one down. Ray restarts the actors themselves.
+
+    Parameters
+    ----------
+    name
+        For messages.
+    actors
+        Handles of like actors.
+    depth
+        Calls in flight on each: two keep an actor busy while a result travels.
+    """
+
+    def __init__(self, name: str, actors: list[ActorHandle], depth: int = 2) -> None:
+        self.name = name
+        self.actors = actors
+        self._depth = depth
+        self._load = [0] * len(actors)
+        self._free = asyncio.Condition()
+
+    @property
+    def load(self) -> int:
+        """Calls in flight."""
+        return sum(self._load)
+
+    async def call(self, use: Callable[[ActorHandle], Awaitable[T]]) -> T:
+        """Run `use(actor)` and await it, again elsewhere if the actor dies.
+
+        Raises
+        ------
+        GeosweepError
+            What the actor's code raised on purpose, unchanged.
+        ClusterError
+            If `TRIES` actors died of it.
+        """
+        for attempt in range(TRIES):
+            place = await self._take(alone=attempt > 0)
+            try:
+                return await use(self.actors[place])
+            except (RayActorError, ActorUnavailableError) as error:
+                log.warning("a %s died (try %d of %d)", self.name, attempt + 1, TRIES)
+                last = error
+                await asyncio.sleep(RESTART_SECONDS * (attempt + 1))
+            except RayTaskError as error:
+                raise cause_of(error) from None
+            finally:
+                await self._give_back(place, alone=attempt > 0)
+        raise ClusterError(
+            f"A window batch of this scene ended its {self.name}'s process {TRIES} times in a row "
+            f"({type(last).__name__}); look at the worker logs for memory or a crash in native code."
+        )
+
+    async def _take(self, *, alone: bool) -> int:
+        most = 1 if alone else self._depth
+        async with self._free:
+            await self._free.wait_for(lambda: min(self._load) < most)
+            place = self._load.index(min(self._load))
+            self._load[place] += self._depth if alone else 1
+            return place
+
+    async def _give_back(self, place: int, *, alone: bool) -> None:
+        async with self._free:
+            self._load[place] -= self._depth if alone else 1
+            self._free.notify_all()
+
+
+def cause_of(error: RayTaskError) -> Exception:
+    """What a remote call raised, as itself."""
+    return error.cause if isinstance(error.cause, Exception) else error

@@ -1,0 +1,174 @@
+"""The working actors: thin shells around the pipeline's stages."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+import ray
+
+from ..catalog.errors import GeosweepError
+from ..pipeline.collect import Selected, select
+from ..pipeline.crop import RectangleReader, cut_crops
+from ..pipeline.detect import Found, detect_batch
+from ..pipeline.local import load_crop_model_for, load_detector_for
+from ..pipeline.rebatch import Rebatcher
+from ..pipeline.scene_reader import SceneHeader, SceneReader, SceneTask, open_scene
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..pipeline.settings import Settings
+    from ..pipeline.stream import StreamCounts, WindowBatch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNote:
+    """What the coordinator must know of a batch without fetching its pixels."""
+
+    windows: int
+    nbytes: int
+
+
+class _Loaded(Generic[T]):
+    """A model that an actor loads as it starts.
+
+    An actor whose constructor raises is lost together with the reason, so a model that can't be loaded
+    is told to the first who asks for it.
+    """
+
+    def __init__(self, load: Callable[[], T]) -> None:
+        self._value: T | None = None
+        self._error: GeosweepError | None = None
+        try:
+            self._value = load()
+        except GeosweepError as error:
+            self._error = error
+
+    def get(self) -> T:
+        if self._error is not None:
+            raise self._error
+        assert self._value is not None
+        return self._value
+
+
+@ray.remote
+class Reader:
+    """Opens scenes and streams their windows, reading ahead in a thread for each open scene."""
+
+    def __init__(self, settings: Settings, batch_size: int, threads: int) -> None:
+        self._settings = settings
+        self._batch_size = batch_size
+        self._threads = threads
+        self._open: dict[str, tuple[SceneReader, Iterator[WindowBatch]]] = {}
+
+    def open(self, session: str, task: SceneTask) -> SceneHeader:
+        """Open a scene; its pixels are then asked for with `next_batch`."""
+        reader = SceneReader.open(task, self._settings.job, threads=self._threads)
+        self._open[session] = (reader, reader.batches(self._batch_size))
+        return reader.header
+
+    def next_batch(self, session: str) -> tuple[BatchNote | None, WindowBatch | None]:
+        """The next windows, or (None, None) at the end; call with ``num_returns=2``."""
+        batch = next(self._open[session][1], None)
+        if batch is None:
+            return None, None
+        return BatchNote(len(batch.index), batch.pixels.nbytes), batch
+
+    def close(self, session: str) -> StreamCounts | None:
+        """Release a scene and say what became of its windows."""
+        entry = self._open.pop(session, None)
+        if entry is None:
+            return None
+        reader, batches = entry
+        batches.close()  # type: ignore[attr-defined]
+        reader.close()
+        return reader.counts
+
+
+@ray.remote
+class DetectorActor:
+    """Holds the detector; on a GPU if it was given one."""
+
+    def __init__(self, settings: Settings, threads: int | None) -> None:
+        self._settings = settings
+        self._detector = _Loaded(lambda: load_detector_for(settings, threads=threads))
+
+    def device(self) -> str:
+        """Where it runs."""
+        return self._detector.get().device
+
+    def detect(self, batch: WindowBatch, task: SceneTask, header: SceneHeader) -> Selected:
+        """Detect in a batch and keep what its windows and its scene own."""
+        found = detect_batch(self._detector.get(), batch, header.grid, header.model_size)
+        return select(found, header, task.region, self._settings.job.merge.windows)
+
+
+@ray.remote
+class Cropper:
+    """Cuts crops and prepares them as a classifier's input."""
+
+    OPEN_SCENES = 4
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._models = _Loaded(
+            lambda: {
+                spec.name: load_crop_model_for(settings, spec.name, threads=1, device="cpu")
+                for spec in settings.job.crop_models
+            }
+        )
+        self._readers: OrderedDict[str, RectangleReader] = OrderedDict()
+
+    def input_bytes(self) -> dict[str, int]:
+        """Size of one prepared crop for each crop model."""
+        return {name: 4 * 3 * m.resize[0] * m.resize[1] for name, m in self._models.get().items()}
+
+    def cut(
+        self, name: str, found: Found, batch: WindowBatch, task: SceneTask, header: SceneHeader
+    ) -> tuple[int, NDArray[np.float32]]:
+        """Crops of a batch's detections as (N, 3, H, W) float32, ready for crop model `name`.
+
+        Call with ``num_returns=2``: their number tells the caller that they are there.
+        """
+        model = self._models.get()[name]
+        spec = next(spec for spec in self._settings.job.crop_models if spec.name == name)
+        expand = model.expand if spec.expand is None else spec.expand
+        crops = cut_crops(found, batch, header.grid, expand, self._reader_for(task))
+        return len(crops), model.prepare(crops)
+
+    def _reader_for(self, task: SceneTask) -> RectangleReader:
+        scene = task.scene
+        key = f"{scene.id}-{scene.source_version}"
+        if key not in self._readers:
+            job = self._settings.job
+            self._readers[key] = RectangleReader(lambda: open_scene(scene.href, job, threads=1))
+            if len(self._readers) > self.OPEN_SCENES:
+                _, oldest = self._readers.popitem(last=False)
+                oldest.close()
+        self._readers.move_to_end(key)
+        return self._readers[key]
+
+
+@ray.remote
+class Classifier:
+    """Holds a crop model; puts crops of many windows and scenes together into full batches."""
+
+    def __init__(self, settings: Settings, name: str, threads: int | None) -> None:
+        self._model = _Loaded(lambda: load_crop_model_for(settings, name, threads=threads))
+        spec = next(spec for spec in settings.job.crop_models if spec.name == name)
+        self._batches = Rebatcher(lambda crops: self._model.get().classify(crops), spec.batch_size)
+
+    async def classify(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Class probabilities (N, classes) of prepared crops."""
+        return await self._batches.submit(prepared)
+
+    async def fill(self) -> float:
+        """Mean share of full batches so far."""
+        self._model.get()
+        return self._batches.fill

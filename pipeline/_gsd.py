@@ -1,0 +1,95 @@
+"""Sizes and areas on the ground."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from pyproj import CRS, Transformer
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from numpy.typing import NDArray
+
+_EQUAL_AREA = "EPSG:6933"
+_PLANAR_TOLERANCE = 0.01
+
+
+def pixel_area_m2(transform: Affine, size: tuple[int, int], crs: str) -> float:
+    """Ground area of a pixel at the raster's centre, in square metres.
+
+    The CRS's own grid area where that is within 1 % of the ground (UTM, state planes: what a GIS
+    shows), else the area in an equal-area projection (degrees, Web Mercator).
+
+    Parameters
+    ----------
+    transform
+        Pixel to map coordinates.
+    size
+        (width, height) of the raster.
+    """
+    # A block of pixels, so that centimetre pixels don't drown in rounding.
+    side = 64
+    x, y = size[0] / 2, size[1] / 2
+    corners = [(x, y), (x + side, y), (x + side, y + side), (x, y + side)]
+    ring = np.array([transform * corner for corner in corners])
+    ground = float(shapely.area(shapely.polygons(_to_equal_area(crs, ring)))) / side**2
+    planar = _planar_area(transform, crs)
+    if planar is not None and math.isclose(planar, ground, rel_tol=_PLANAR_TOLERANCE):
+        return planar
+    return ground
+
+
+def ground_sample_distance(transform: Affine, size: tuple[int, int], crs: str | None) -> float:
+    """GSD in metres: the square root of a pixel's area, so non-square pixels have one, too.
+
+    Without a CRS, map units are taken for metres.
+    """
+    if crs is None:
+        return math.sqrt(abs(transform.determinant))
+    return math.sqrt(pixel_area_m2(transform, size, crs))
+
+
+def box_areas_m2(
+    boxes: NDArray[np.floating], transform: Affine, size: tuple[int, int], crs: str
+) -> NDArray[np.float32]:
+    """Ground area of pixel boxes (N, 4), by the same rule as `pixel_area_m2`; float32 (N,)."""
+    planar = _planar_area(transform, crs)
+    area = pixel_area_m2(transform, size, crs)
+    edges = boxes.astype(np.float64)
+    width, height = edges[:, 2] - edges[:, 0], edges[:, 3] - edges[:, 1]
+    if planar is not None and area == planar:
+        return (width * height * area).astype(np.float32)
+    centre = (edges[:, :2] + edges[:, 2:]) / 2
+    half = 32.0
+    offsets = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
+    ring = centre[:, None, :] + offsets
+    x, y = transform * (ring[..., 0], ring[..., 1])
+    ground = shapely.area(shapely.polygons(_to_equal_area(crs, np.stack([x, y], axis=-1))))
+    return (ground / (2 * half) ** 2 * width * height).astype(np.float32)
+
+
+def _planar_area(transform: Affine, crs: str) -> float | None:
+    parsed = _crs(crs)
+    if parsed.is_geographic or not parsed.axis_info:
+        return None
+    return abs(transform.determinant) * parsed.axis_info[0].unit_conversion_factor**2
+
+
+def _to_equal_area(crs: str, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    x, y = transformer(crs, _EQUAL_AREA).transform(points[..., 0], points[..., 1])
+    return np.stack([x, y], axis=-1)
+
+
+@lru_cache(maxsize=64)
+def _crs(text: str) -> CRS:
+    return CRS.from_user_input(text)
+
+
+@lru_cache(maxsize=256)
+def transformer(source: str, target: str) -> Transformer:
+    """A cached coordinate transformer in x, y order."""
+    return Transformer.from_crs(source, target, always_xy=True)

@@ -1,0 +1,159 @@
+"""Small pictures of rasters, at overview resolution, for the map page and the quicklook."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.warp import transform as warp_points
+from rio_tiler.errors import RioTilerError
+from rio_tiler.io import Reader
+
+from ..catalog.errors import RasterError
+from ..catalog.gdal import gdal_env
+from ..catalog.hrefs import gdal_path, public_href, scrub
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+    from rio_tiler.models import ImageData
+
+Bounds = tuple[float, float, float, float]
+MERCATOR = CRS.from_epsg(3857)
+MERCATOR_LIMIT = math.pi * 6378137.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A picture of a raster.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (H, W, 4), RGBA; alpha is 0 where the raster has no data.
+    bounds
+        (left, bottom, right, top) in web mercator metres; for a raster without georeferencing in its
+        own pixels with y upwards: (0, -height, width, 0).
+    """
+
+    pixels: NDArray[np.uint8]
+    bounds: Bounds
+
+
+def read_preview(
+    href: str,
+    max_px: int,
+    *,
+    bands: Sequence[int | str] | None = None,
+    rescale: Sequence[tuple[float, float]] | None = None,
+    georeferenced: bool = True,
+) -> Preview:
+    """Read a raster in web mercator (or as it lies) with at most `max_px` pixels on a side.
+
+    Reads the coarsest overview that is still finer than the picture. Data other than 8 bit are
+    stretched by `rescale`, or else between the 2nd and 98th percentile of the picture itself.
+
+    Parameters
+    ----------
+    href
+        Path or URL of the raster.
+    max_px
+        Longest side of the picture.
+    bands
+        Band numbers or names; None for the first three, or the first alone.
+    rescale
+        (low, high) for all bands or for each.
+    georeferenced
+        False leaves the raster in pixel coordinates.
+
+    Raises
+    ------
+    RasterError
+        If the raster can't be read, or has no place on the map.
+    """
+    path = gdal_path(href)
+    try:
+        with rasterio.Env(**gdal_env()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                level = _overview_level(dataset, max_px)
+                size = (dataset.width, dataset.height)
+            options = {} if level is None else {"overview_level": level}
+            with rasterio.open(path, **options) as dataset, Reader(None, dataset=dataset) as reader:
+                indexes = _indexes(dataset, bands)
+                if not georeferenced:
+                    image = reader.preview(indexes=indexes, max_size=max_px)
+                    return Preview(_to_rgba(image, rescale), (0.0, -size[1], size[0], 0.0))
+                bounds = _mercator_bounds(dataset)
+                image = reader.part(
+                    bounds,
+                    bounds_crs=MERCATOR,
+                    dst_crs=MERCATOR,
+                    indexes=indexes,
+                    max_size=max_px,
+                    resampling_method="bilinear",
+                    reproject_method="bilinear",
+                )
+                return Preview(_to_rgba(image, rescale), bounds)
+    except (RasterioError, RioTilerError, OSError, ValueError) as error:
+        raise RasterError(f"{public_href(href)} can't be shown: {scrub(str(error))}") from error
+
+
+def _overview_level(dataset: DatasetReader, max_px: int) -> int | None:
+    """Index of the coarsest overview that has at least `max_px` pixels on its longer side."""
+    longest = max(dataset.width, dataset.height)
+    level = None
+    for index, factor in enumerate(dataset.overviews(1)):
+        if longest / factor >= max_px:
+            level = index
+    return level
+
+
+def _indexes(dataset: DatasetReader, bands: Sequence[int | str] | None) -> list[int]:
+    if bands:
+        names = list(dataset.descriptions)
+        return [
+            band if isinstance(band, int) else names.index(band) + 1
+            for band in bands
+            if isinstance(band, int) or band in names
+        ] or [1]
+    return [1, 2, 3] if dataset.count >= 3 else [1]
+
+
+def _mercator_bounds(dataset: DatasetReader) -> Bounds:
+    """Extent of the raster's outline, which may be rotated, in web mercator."""
+    if dataset.crs is None:
+        raise RasterError(f"{public_href(dataset.name)} has no CRS, so it has no place on the map.")
+    steps = np.linspace(0.0, 1.0, 22)
+    edge, zero, one = steps, np.zeros_like(steps), np.ones_like(steps)
+    columns = np.concatenate([edge, one, edge, zero]) * dataset.width
+    rows = np.concatenate([zero, edge, one, edge]) * dataset.height
+    xs, ys = dataset.transform * (columns, rows)
+    x, y = (np.array(v) for v in warp_points(dataset.crs, MERCATOR, xs.tolist(), ys.tolist()))
+    x, y = (np.clip(np.nan_to_num(v), -MERCATOR_LIMIT, MERCATOR_LIMIT) for v in (x, y))
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def _to_rgba(image: ImageData, rescale: Sequence[tuple[float, float]] | None) -> NDArray[np.uint8]:
+    if rescale or image.array.dtype != np.uint8:
+        ranges = list(rescale) if rescale else [_stretch(band) for band in image.array]
+        image.rescale(in_range=ranges if len(ranges) == image.count else ranges[:1] * image.count)
+    data = np.asarray(image.data)
+    data = data[:3] if len(data) >= 3 else np.repeat(data[:1], 3, axis=0)
+    return np.ascontiguousarray(np.moveaxis(np.concatenate([data, image.mask[None]]), 0, -1))
+
+
+def _stretch(band: np.ma.MaskedArray) -> tuple[float, float]:
+    values = band.compressed()
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, (2, 98)))
+    return (low, high) if high > low else (low, low + 1.0)

@@ -1,0 +1,303 @@
+"""The `geosweep` command: thin, every command is a call that Python users have, too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from ..catalog.errors import GeosweepError, JobError
+
+if TYPE_CHECKING:
+    from .planner import PlanSummary
+    from .result import Result
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    help="Sweep cloud-optimized rasters with a detector and crop classifiers.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Packaged models: what they find and how well.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+out = Console()
+err = Console(stderr=True)
+
+EngineOption = Annotated[str, typer.Option(help="ray (actors) or local (this process).")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Ray cluster to join, such as auto; default: a local one.")
+]
+JobArgument = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
+
+
+def _guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Errors of ours are one sentence on stderr and an exit code, never a traceback."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except GeosweepError as error:
+            err.print(f"geosweep: {error}", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            err.print("geosweep: interrupted; finished scenes are kept, the same command goes on.")
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+@app.callback()
+def _setup(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    handler = RichHandler(console=err, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("geosweep").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@app.command()
+@_guarded
+def detect(
+    rasters: Annotated[list[str], typer.Argument(help="Files, URLs or folders.", show_default=False)],
+    output: Annotated[str, typer.Option("-o", "--output", help="Folder or s3://bucket/prefix.")],
+    detector: Annotated[str, typer.Option(help="Name, file or hf:owner/repo.")] = "geosweep/tree",
+    crop_model: Annotated[
+        list[str] | None, typer.Option(help="Classifier for the crops; may be repeated.")
+    ] = None,
+    window: Annotated[int, typer.Option(help="Window side in pixels.")] = 400,
+    overlap: Annotated[float, typer.Option(help="Share of a window its neighbour has, too.")] = 0.05,
+    score: Annotated[
+        float | None, typer.Option(help="Least score; default: the model's own (0.3 for geosweep/tree).")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(help="W,S,E,N in degrees.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Three band numbers, such as 1,2,3.")] = None,
+    rescale: Annotated[str | None, typer.Option(help="LOW,HIGH: values of black and white.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="GSD in metres to detect at.")] = None,
+    crs: Annotated[str, typer.Option(help="CRS of the output; none for pixels.")] = "EPSG:4326",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try failed rasters again.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Redo all.")] = False,
+) -> None:
+    """Detect objects in rasters; no catalog needed."""
+    from .job import Job
+
+    source: dict[str, Any] = {"rasters": rasters}
+    if bbox is not None:
+        source["bbox"] = _numbers(bbox, "--bbox", 4)
+    if bands is not None:
+        source["bands"] = [int(value) for value in _numbers(bands, "--bands", 3)]
+    if rescale is not None:
+        source["rescale"] = [_numbers(rescale, "--rescale", 2)]
+    crops = [
+        {"name": f"cropmodel_{i}" if i else "cropmodel", "model": model}
+        for i, model in enumerate(crop_model or [])
+    ]
+    job = Job.from_dict(
+        {
+            "name": "detect",
+            "source": source,
+            "windows": {"size": window, "overlap": overlap, "resolution": resolution},
+            "detector": {"model": detector, "score_threshold": score},
+            "crop_models": crops,
+            "output": {"path": output, "crs": None if crs.lower() == "none" else crs},
+        },
+        where="the arguments",
+    )
+    _run(job, engine, address, limit=None, retry_failed=retry_failed, overwrite=overwrite)
+
+
+@app.command()
+@_guarded
+def run(
+    job_file: JobArgument,
+    engine: EngineOption = "ray",
+    address: AddressOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First so many scenes.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try failed scenes again.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Take the output over and redo all.")] = False,
+) -> None:
+    """Run a job, or go on with it. Safe to repeat: what is done is left alone."""
+    from .job import Job
+
+    job = Job.from_yaml(job_file)
+    _run(job, engine, address, limit=limit, retry_failed=retry_failed, overwrite=overwrite)
+
+
+@app.command()
+@_guarded
+def plan(
+    job_file: JobArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Numbers for scripts.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="First so many scenes.")] = None,
+    detectors: Annotated[int, typer.Option(min=1, help="Detectors that would work at a time.")] = 1,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of one detector's machine, for the cost.")
+    ] = None,
+    measure: Annotated[bool, typer.Option(help="Time one window here, to estimate hours.")] = True,
+) -> None:
+    """Dry run: what a job would read, and how long it would take."""
+    from .job import Job
+    from .planner import plan as make_plan
+
+    job = Job.from_yaml(job_file)
+    summary = make_plan(
+        job, limit=limit, measure=measure, detectors=detectors, price_per_hour=price_per_hour
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(summary.to_dict(), indent=2) + "\n")
+    else:
+        out.print(_plan_table(summary))
+
+
+@app.command(name="map")
+@_guarded
+def map_(
+    output: Annotated[str, typer.Argument(help="Output of a run.", show_default=False)],
+    path: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Page to write; default OUTPUT/map.html.")
+    ] = None,
+) -> None:
+    """Make an interactive page of the results, which works offline."""
+    from .map import write_map
+
+    out.print(f"map: {write_map(output, path)}", soft_wrap=True)
+
+
+@models_app.command("list")
+@_guarded
+def models_list() -> None:
+    """List packaged models."""
+    from ..models import list_models
+
+    table = Table(title="Packaged models")
+    for column in ("name", "kind", "labels", "licence", "what it is"):
+        table.add_column(column, overflow="fold")
+    for info in list_models():
+        table.add_row(info.name, info.kind, ", ".join(info.labels), info.licence, info.description)
+    out.print(table)
+
+
+@models_app.command("show")
+@_guarded
+def models_show(
+    name: Annotated[str, typer.Argument(help="Name, file or folder.", show_default=False)],
+) -> None:
+    """Show a model's licence, settings and measured accuracy."""
+    from rich.markdown import Markdown
+
+    from ..models import model_info
+
+    info = model_info(name)
+    table = Table(show_header=False)
+    for key in ("name", "version", "kind", "licence", "window_size", "gsd", "score_threshold", "nms_iou"):
+        value = getattr(info, key)
+        table.add_row(key, "–" if value is None else str(value))
+    table.add_row("labels", ", ".join(info.labels))
+    for key, value in (info.metrics or {}).items():
+        table.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
+    out.print(table)
+    if info.card is not None:
+        out.print(Markdown(Path(str(info.card)).read_text(encoding="utf-8")))
+
+
+def _run(
+    job: Any,
+    engine: str,
+    address: str | None,
+    *,
+    limit: int | None,
+    retry_failed: bool,
+    overwrite: bool,
+) -> None:
+    from .runner import run as run_job
+
+    result = run_job(
+        job,
+        engine=engine,  # type: ignore[arg-type]
+        address=address,
+        limit=limit,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+    )
+    out.print(_result_table(result))
+    for failure in result.failures:
+        err.print(f"failed: {failure.scene_id}: {failure.error}", markup=False, soft_wrap=True)
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+def _result_table(result: Result) -> Table:
+    counts = result.counts
+    table = Table(title=f"geosweep: {result.output}", show_header=False)
+    states = ", ".join(f"{counts[key]} {key}" for key in ("succeeded", "empty", "failed"))
+    table.add_row("scenes", f"{counts['scenes']} ({states}); {counts['scenes_now']} done now")
+    skipped = {
+        "nodata": counts["windows_skipped_nodata"],
+        "outside the AOI": counts["windows_skipped_aoi"],
+        "another scene's": counts["windows_skipped_owned"],
+        "failed": counts["windows_failed"],
+    }
+    left_out = "".join(f", {value} {key}" for key, value in skipped.items() if value)
+    table.add_row(
+        "windows", f"{counts['windows']} ({counts['windows_processed']} processed{left_out})"
+    )
+    table.add_row("detections", str(counts["detections"]))
+    table.add_row("duplicates removed", str(counts["duplicates_removed"]))
+    if counts["windows_now"]:
+        table.add_row("speed", f"{result.windows_per_second:.2f} windows/s, all included")
+    return table
+
+
+def _plan_table(summary: PlanSummary) -> Table:
+    table = Table(title="Plan", show_header=False)
+    bad = f" ({summary.unreadable} unreadable)" if summary.unreadable else ""
+    table.add_row("scenes", f"{summary.scenes}{bad}")
+    table.add_row(
+        "windows",
+        f"{summary.windows_to_read} to read of {summary.windows} "
+        f"({summary.windows_skipped_aoi} outside the AOI, {summary.windows_skipped_owned} another scene's)",
+    )
+    table.add_row("area", f"{summary.area_km2:,.4g} km²")
+    table.add_row("pixels", f"{summary.pixels:,}")
+    table.add_row("decoded", f"{summary.bytes / 1e9:,.3g} GB")
+    if summary.seconds_per_window is not None and summary.hours is not None:
+        table.add_row(
+            "time",
+            f"{summary.hours:,.3g} h at {summary.seconds_per_window:.3g} s a window, measured here",
+        )
+    if summary.cost is not None:
+        table.add_row("cost", f"{summary.cost:,.2f}")
+    return table
+
+
+def _numbers(text: str, option: str, count: int) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise JobError(f"{option} is {text!r}, but must be {count} numbers separated by commas.")
+    return values
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Run a detector over a batch of windows and place its boxes on the raster level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ..models import Detector
+    from .stream import WindowBatch
+    from .windows import WindowGrid
+
+
+@dataclass(slots=True)
+class Found:
+    """Detections of some windows.
+
+    Parameters
+    ----------
+    boxes
+        float32 (N, 4): xmin, ymin, xmax, ymax in pixels of the level that was read.
+    labels
+        int64 (N,), indices into the detector's labels.
+    scores
+        float32 (N,).
+    window
+        int64 (N,), number of the window each was found in.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    window: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, which: NDArray[np.integer] | NDArray[np.bool_]) -> Found:
+        return Found(*(getattr(self, part.name)[which] for part in fields(self)))
+
+    @classmethod
+    def empty(cls) -> Self:
+        """No detections."""
+        return cls(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.int64),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.int64),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Found]) -> Self:
+        """Join parts, in order."""
+        if not parts:
+            return cls.empty()
+        return cls(*(np.concatenate([getattr(p, part.name) for p in parts]) for part in fields(cls)))
+
+
+def detect_batch(
+    detector: Detector, batch: WindowBatch, grid: WindowGrid, model_size: int | None = None
+) -> Found:
+    """Detect in a batch of windows.
+
+    Parameters
+    ----------
+    detector
+        Any `Detector`.
+    batch
+        (B, 3, size, size) uint8 windows.
+    grid
+        The plan that the windows come from. Where the raster is smaller than a window, the detector
+        gets the raster's part only, as a detector that rescales its input must not see padding.
+    model_size
+        Side in pixels at which the detector wants a full window, when a GSD was asked for: windows are
+        resampled to it (bilinear, antialiased) and boxes scaled back. None leaves pixels alone.
+
+    Returns
+    -------
+    Found
+        Boxes on the level's pixel grid; boxes without area are dropped.
+    """
+    high, wide = grid.valid
+    images = batch.pixels[:, :, :high, :wide]
+    scale_x = scale_y = 1.0
+    if model_size is not None and model_size != grid.size:
+        images, scale_x, scale_y = _resample(images, model_size / grid.size)
+    results = detector.detect(np.ascontiguousarray(images))
+    offsets = grid.offsets(batch.index).astype(np.float32)
+    parts: list[Found] = []
+    for result, offset, index in zip(results, offsets, batch.index, strict=True):
+        boxes = result.boxes * np.array([scale_x, scale_y] * 2, np.float32) + np.tile(offset, 2)
+        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        found = Found(
+            boxes.astype(np.float32, copy=False),
+            result.labels,
+            result.scores,
+            np.full(len(result), index, np.int64),
+        )
+        parts.append(found[solid])
+    return Found.concatenate(parts)
+
+
+def _resample(
+    images: NDArray[np.generic], factor: float
+) -> tuple[NDArray[np.generic], float, float]:
+    import torch
+    from torch.nn import functional
+
+    high, wide = images.shape[2:]
+    size = (max(1, round(high * factor)), max(1, round(wide * factor)))
+    resized = functional.interpolate(
+        torch.from_numpy(np.ascontiguousarray(images)).float(),
+        size=size,
+        mode="bilinear",
+        antialias=True,
+    )
+    pixels = resized.round_().clamp_(0, 255).to(torch.uint8).numpy()
+    return pixels, wide / size[1], high / size[0]

@@ -1,0 +1,249 @@
+"""The Ray engine: starts or joins a cluster, sets a coordinator on each node, hands out scenes.
+
+Scenes are handed out lazily, few at a time; the driver sees one small outcome for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ..actors import Coordinator, cause_of
+from ..catalog.errors import ClusterError
+from .commit import Committer, SceneOutcome
+from .failure import failed_counts
+from .pools import PoolPlan, plan_pools
+
+if TYPE_CHECKING:
+    from ..catalog import Storage
+    from .scene_reader import SceneTask
+    from .settings import Settings
+    from .sweep import OnWindows
+
+log = logging.getLogger("geosweep")
+
+LOCAL_STORE_BYTES = 1 << 30
+START_SECONDS = 300.0
+SCENE_TRIES = 3
+POLL_SECONDS = 0.5
+
+
+class RayEngine:
+    """Sweeps scenes on a Ray cluster.
+
+    Parameters
+    ----------
+    settings, storage
+        The job and its output. Nodes open the output by its path, so it must be one they all see.
+    address
+        Cluster to join. None uses the one this process is connected to, or else starts a local one,
+        which is stopped at the end; no other cluster ever is.
+    on_windows
+        Progress callback.
+
+    Raises
+    ------
+    ClusterError
+        If the cluster can't be reached, or has no room for the detectors within five minutes.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        *,
+        address: str | None = None,
+        on_windows: OnWindows | None = None,
+    ) -> None:
+        self._settings = settings
+        self._committer = Committer(storage, settings)
+        self._address = address
+        self._on_windows = on_windows
+        self._own_cluster = False
+        self._coordinators: list[_Seat] = []
+        self.devices: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._connect()
+        try:
+            self._set_coordinators()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Return what was taken: the actors, and the cluster if it is ours."""
+        for seat in self._coordinators:
+            with contextlib.suppress(Exception):
+                ray.kill(seat.actor)
+        self._coordinators = []
+        if self._own_cluster:
+            ray.shutdown()
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        if address is None:
+            self._own_cluster = True
+            options |= {
+                "include_dashboard": False,
+                "object_store_memory": LOCAL_STORE_BYTES,
+                "address": "local",
+            }
+        else:
+            options |= {"address": address}
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).split("\n", 1)[0].rstrip(".")
+            raise ClusterError(
+                f"The Ray cluster at {address or 'this machine'} can't be reached: {reason}; check the "
+                "address and that the cluster is up."
+            ) from error
+
+    def _set_coordinators(self) -> None:
+        for node, plan in self._plan_nodes():
+            batch = self._settings.batch_size("cuda" if plan.gpus else "cpu")
+            actor = Coordinator.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+            ).remote(self._settings, self._settings.job.output.path, plan, batch)
+            self._coordinators.append(_Seat(actor, plan.scenes))
+        try:
+            ready = ray.get(
+                [seat.actor.ready.remote() for seat in self._coordinators], timeout=START_SECONDS
+            )
+        except GetTimeoutError:
+            raise ClusterError(
+                f"The cluster had no room for the detectors within {START_SECONDS:.0f} s; lower "
+                "cluster.detectors in the job, or wait for other jobs to end."
+            ) from None
+        except RayTaskError as error:
+            raise cause_of(error) from None
+        except RayActorError as error:
+            raise ClusterError(f"The actors could not be started: {_first_line(error)}.") from error
+        self.devices = sorted(device for devices in ready for device in devices)
+        log.info("detectors: %s", ", ".join(self.devices))
+
+    def _plan_nodes(self) -> list[tuple[str, PoolPlan]]:
+        """One coordinator for each GPU node; without GPUs, for each node that has CPUs."""
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        able = [node for node in nodes if node["Resources"].get("CPU", 0) >= 1]
+        with_gpu = [node for node in able if node["Resources"].get("GPU", 0) > 0]
+        use_gpus = with_gpu and self._settings.job.detector.device != "cpu"
+        chosen = with_gpu if use_gpus else able
+        if not chosen:
+            raise ClusterError("No node of the cluster has a CPU to work with; add worker nodes.")
+        return [
+            (
+                node["NodeID"],
+                plan_pools(
+                    self._settings.job,
+                    cpus=int(node["Resources"]["CPU"]),
+                    gpus=node["Resources"].get("GPU", 0.0),
+                    store_bytes=node["Resources"].get("object_store_memory", LOCAL_STORE_BYTES),
+                ),
+            )
+            for node in chosen
+        ]
+
+    def sweep(self, tasks: Iterable[SceneTask]) -> Iterator[SceneOutcome]:
+        """Yield outcomes as scenes are committed.
+
+        Raises
+        ------
+        OutputError, ModelError, ClusterError
+            If the run can't go on.
+        """
+        waiting: dict[ray.ObjectRef, tuple[_Seat, SceneTask, int]] = {}
+        again: deque[tuple[SceneTask, int]] = deque()
+        source = iter(tasks)
+        while True:
+            for seat, task, attempt in self._hand_out(again, source):
+                waiting[seat.actor.sweep.remote(task)] = (seat, task, attempt)
+            if not waiting:
+                return
+            done, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
+            self._poll_progress()
+            for ref in done:
+                seat, task, attempt = waiting.pop(ref)
+                seat.load -= 1
+                try:
+                    yield ray.get(ref)
+                except RayTaskError as error:
+                    raise cause_of(error) from None
+                except (RayActorError, ActorUnavailableError) as error:
+                    self._lost(seat)
+                    if attempt < SCENE_TRIES:
+                        again.append((task, attempt + 1))
+                        continue
+                    reason = f"Its coordinator died {SCENE_TRIES} times ({_first_line(error)})."
+                    counts = failed_counts(task, self._settings.job, None)
+                    yield self._committer.fail(task, reason, counts)
+
+    def _hand_out(
+        self, again: deque[tuple[SceneTask, int]], source: Iterator[SceneTask]
+    ) -> Iterator[tuple[_Seat, SceneTask, int]]:
+        """Give each free seat the next scene, those to be tried again first."""
+        while True:
+            free = [seat for seat in self._coordinators if seat.load < seat.scenes]
+            if not free:
+                return
+            if again:
+                task, attempt = again.popleft()
+            else:
+                following = next(source, None)
+                if following is None:
+                    return
+                task, attempt = following, 1
+            seat = min(free, key=lambda seat: seat.load)
+            seat.load += 1
+            yield seat, task, attempt
+
+    def _lost(self, seat: _Seat) -> None:
+        """Wait until Ray has restarted a coordinator; drop it if its node is gone."""
+        seat.windows = seat.detections = 0
+        log.warning("a coordinator died; its scenes are tried again")
+        try:
+            ray.get(seat.actor.ready.remote(), timeout=START_SECONDS)
+        except (RayActorError, GetTimeoutError):
+            if seat in self._coordinators:
+                self._coordinators.remove(seat)
+        if not self._coordinators:
+            raise ClusterError("The last coordinator died and did not come back; see the Ray logs.")
+
+    def _poll_progress(self) -> None:
+        if self._on_windows is None:
+            return
+        for seat in self._coordinators:
+            with contextlib.suppress(RayActorError, GetTimeoutError, ActorUnavailableError):
+                windows, detections = ray.get(seat.actor.progress.remote(), timeout=POLL_SECONDS)
+                self._on_windows(windows - seat.windows, detections - seat.detections)
+                seat.windows, seat.detections = windows, detections
+
+
+class _Seat:
+    """A coordinator and what it was given."""
+
+    def __init__(self, actor: Any, scenes: int) -> None:
+        self.actor = actor
+        self.scenes = scenes
+        self.load = 0
+        self.windows = self.detections = 0
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".")

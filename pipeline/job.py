@@ -1,0 +1,266 @@
+"""The job file: what to sweep, with which models, into which output."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..catalog import SourceSpec
+from ..catalog.errors import JobError
+
+PIPELINE_REVISION = 1
+"""Raised whenever the same job on the same pixels may give other rows."""
+
+_RESERVED_COLUMNS = frozenset({"detection_id", "scene_id", "image_path", "datetime", "geometry"})
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WindowSpec(_Block):
+    """How a scene is cut. `size` in pixels, `overlap` a fraction of it, `resolution` in metres."""
+
+    size: int = Field(400, ge=32, le=8192)
+    overlap: float = Field(0.05, ge=0.0, lt=1.0)
+    resolution: float | None = Field(None, gt=0)
+
+
+class DetectorSpec(_Block):
+    """Which detector; None for a threshold means the one recorded with the weights."""
+
+    model: str = "geosweep/tree"
+    score_threshold: float | None = Field(None, ge=0.0, le=1.0)
+    nms_iou: float | None = Field(None, gt=0.0, le=1.0)
+    batch_size: int | Literal["auto"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: str | None = None
+
+    @field_validator("batch_size")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be 1 or more, or 'auto'")
+        return value
+
+
+class CropModelSpec(_Block):
+    """A classifier for the detections' crops; `expand` adds context, in pixels on each side."""
+
+    name: str = Field("cropmodel", pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    model: str
+    batch_size: int = Field(64, ge=1)
+    expand: int | None = Field(None, ge=0)
+    scores: bool = False
+
+
+class MergeSpec(_Block):
+    """How duplicates are removed: between windows of a scene, and between overlapping scenes."""
+
+    windows: Literal["core", "nms"] = "core"
+    iou: float = Field(0.15, gt=0.0, le=1.0)
+    scenes: Literal["latest", "none"] = "latest"
+
+
+class OutputSpec(_Block):
+    """Where the dataset goes. `crs: null` keeps pixel coordinates."""
+
+    path: str
+    partition: Literal["none", "year"] = "none"
+    crs: str | None = "EPSG:4326"
+
+    @field_validator("crs")
+    @classmethod
+    def _known_crs(cls, value: str | None) -> str | None:
+        if value is not None:
+            from pyproj import CRS
+            from pyproj.exceptions import CRSError
+
+            try:
+                CRS.from_user_input(value)
+            except CRSError as error:
+                raise ValueError(f"{value!r} is no known CRS; write for example EPSG:4326") from error
+        return value
+
+
+class PoolSpec(_Block):
+    """Size of an actor pool on each node."""
+
+    min: int = Field(1, ge=1)
+    max: int | None = Field(None, ge=1)
+    num_gpus: float | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"max ({self.max}) is smaller than min ({self.min})")
+        return self
+
+
+class ClusterSpec(_Block):
+    """Actors for each node; null lets geosweep choose from the node's cores and GPUs."""
+
+    readers: int | None = Field(None, ge=1)
+    detectors: PoolSpec | None = None
+    croppers: int | None = Field(None, ge=1)
+    classifiers: int | None = Field(None, ge=1)
+    scenes_in_flight: int | None = Field(None, ge=1)
+
+    @field_validator("detectors", mode="before")
+    @classmethod
+    def _plain_number(cls, value: Any) -> Any:
+        return {"min": value, "max": value} if isinstance(value, int) else value
+
+
+class Job(_Block):
+    """A whole job, as written in a job file.
+
+    Build one with `Job.from_yaml(path)`, `Job.from_dict(mapping)` or by keyword arguments.
+    """
+
+    name: str = Field("geosweep", min_length=1)
+    source: SourceSpec
+    windows: WindowSpec = WindowSpec()
+    detector: DetectorSpec = DetectorSpec()
+    crop_models: tuple[CropModelSpec, ...] = ()
+    merge: MergeSpec = MergeSpec()
+    output: OutputSpec
+    cluster: ClusterSpec = ClusterSpec()
+
+    @field_validator("crop_models")
+    @classmethod
+    def _distinct_columns(cls, value: tuple[CropModelSpec, ...]) -> tuple[CropModelSpec, ...]:
+        names = [spec.name for spec in value]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two crop models are named {sorted(twice)[0]!r}; give each its own name")
+        return value
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a job file.
+
+        Raises
+        ------
+        JobError
+            If the file can't be read, isn't YAML, or a key or value is wrong.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise JobError(f"The job file {path} can't be read: {reason}.") from error
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" (line {mark.line + 1})" if mark else ""
+            raise JobError(f"The job file {path} is not valid YAML{where}; mend it there.") from error
+        return cls.from_dict(content, where=str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, *, where: str = "the job") -> Self:
+        """Validate a mapping; `where` names it in errors.
+
+        Raises
+        ------
+        JobError
+            With one sentence that names the key, the value and the nearest valid key.
+        """
+        if not isinstance(content, dict):
+            raise JobError(
+                f"In {where}, expected keys such as source and output, found {type(content).__name__}."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise JobError(f"In {where}, {_explain(error, cls)}") from error
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """The job as plain JSON types, for records (hrefs without credentials)."""
+        from ..catalog.hrefs import public_href
+
+        def clean(value: Any) -> Any:
+            if isinstance(value, str) and "://" in value:
+                return public_href(value)
+            if isinstance(value, dict):
+                return {key: clean(item) for key, item in value.items()}
+            return [clean(item) for item in value] if isinstance(value, list) else value
+
+        return clean(self.model_dump(mode="json"))
+
+    def fingerprint(self, versions: dict[str, str]) -> str:
+        """Hash of everything in the job that decides its rows (16 hex digits).
+
+        Batch sizes, actor counts, the output's place and the set of scenes are left out: they do not
+        change a scene's rows.
+
+        Parameters
+        ----------
+        versions
+            Version of each model by its name in the job.
+        """
+        source = self.source.model_dump(mode="json", include={"bands", "rescale", "asset", "bbox"})
+        # Models count by their versions: the same weights may lie elsewhere on the next machine.
+        aside = {"model", "batch_size", "device"}
+        detector = self.detector.model_dump(mode="json", exclude=aside)
+        crops = [spec.model_dump(mode="json", exclude=aside) for spec in self.crop_models]
+        content = {
+            "revision": PIPELINE_REVISION,
+            "source": source,
+            "windows": self.windows.model_dump(mode="json"),
+            "detector": detector,
+            "crop_models": crops,
+            "merge": self.merge.model_dump(mode="json"),
+            "crs": self.output.crs,
+            "versions": versions,
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """First problem of a validation error, as one sentence."""
+    problem = error.errors()[0]
+    path = [part for part in problem["loc"] if part != "int"]
+    dotted = ".".join(str(part) for part in path)
+    more = f" ({error.error_count() - 1} more problems follow.)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        valid = _fields_at(model, path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}."
+        return f"unknown key {dotted!r}: {hint}{more}"
+    if problem["type"] == "missing":
+        return f"the key {dotted!r} is missing; add it.{more}"
+    reason = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    value = problem.get("input")
+    shown = f" is {value!r}, but" if isinstance(value, (str, int, float, bool)) else ":"
+    return f"{dotted or 'the job'}{shown} {reason[0].lower()}{reason[1:]}.{more}"
+
+
+def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        inner = _model_in(field.annotation) if field else None
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

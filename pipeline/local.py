@@ -1,0 +1,132 @@
+"""The in-process engine: a plain loop over the stages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Self
+
+from ..catalog.errors import GeosweepError, ModelError, OutputError
+from .commit import Committer, SceneOutcome
+from .crop import RectangleReader
+from .failure import failed_counts
+from .scene_reader import SceneReader, SceneTask, open_scene
+from .sweep import OnWindows, Stopwatch, sweep_scene
+
+if TYPE_CHECKING:
+    from ..catalog import Storage
+    from ..models import CropModel, Detector
+    from .settings import Settings
+
+log = logging.getLogger("geosweep")
+
+
+class LocalEngine:
+    """Sweeps scenes one after the other in this process.
+
+    Parameters
+    ----------
+    settings
+        The job.
+    storage
+        The output.
+    on_windows
+        Progress callback.
+    """
+
+    name = "local"
+
+    def __init__(
+        self, settings: Settings, storage: Storage, on_windows: OnWindows | None = None
+    ) -> None:
+        self._settings = settings
+        self._committer = Committer(storage, settings)
+        self._on_windows = on_windows
+        self._detector, self._crop_models = load_models(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing outlives the process."""
+
+    @property
+    def devices(self) -> list[str]:
+        """Where the detector runs."""
+        return [self._detector.device]
+
+    def sweep(self, tasks: Iterable[SceneTask]) -> Iterator[SceneOutcome]:
+        """Sweep and commit each scene; a scene that fails is recorded as such and passed by."""
+        for task in tasks:
+            yield self._sweep_one(task)
+
+    def _sweep_one(self, task: SceneTask) -> SceneOutcome:
+        job = self._settings.job
+        if task.scene.error is not None:
+            return self._committer.fail(task, task.scene.error)
+        reader: SceneReader | None = None
+        rectangle = RectangleReader(lambda: open_scene(task.scene.href, job, threads=1))
+        watch = Stopwatch()
+        try:
+            with watch.stage("open"):
+                reader = SceneReader.open(task, job)
+            detections = sweep_scene(
+                reader,
+                task.region,
+                self._settings,
+                self._detector,
+                self._crop_models,
+                rectangle,
+                watch=watch,
+                on_windows=self._on_windows,
+            )
+        except (OutputError, ModelError):
+            # Not the scene's fault: the run can't go on.
+            raise
+        except GeosweepError as error:
+            header = reader.header if reader is not None else None
+            return self._committer.fail(task, str(error), failed_counts(task, job, header))
+        except Exception as error:  # one bad scene must not end a continent
+            log.exception("scene %s failed", task.scene.id)
+            header = reader.header if reader is not None else None
+            reason = f"{type(error).__name__}: {error}"
+            return self._committer.fail(task, reason, failed_counts(task, job, header))
+        finally:
+            rectangle.close()
+            if reader is not None:
+                reader.close()
+        return self._committer.succeed(task, reader.header, detections, watch.seconds)
+
+
+def load_models(settings: Settings) -> tuple[Detector, dict[str, CropModel]]:
+    """Load the job's detector and crop models into this process."""
+    job = settings.job
+    return load_detector_for(settings), {
+        spec.name: load_crop_model_for(settings, spec.name) for spec in job.crop_models
+    }
+
+
+def load_detector_for(settings: Settings, *, threads: int | None = None) -> Detector:
+    """Load the job's detector with the job's thresholds."""
+    from ..models import load_detector
+
+    spec = settings.job.detector
+    return load_detector(
+        spec.model,
+        device=spec.device,
+        score_threshold=spec.score_threshold,
+        nms_iou=spec.nms_iou,
+        precision=spec.precision,
+        threads=threads,
+    )
+
+
+def load_crop_model_for(
+    settings: Settings, name: str, *, device: str | None = None, threads: int | None = None
+) -> CropModel:
+    """Load the crop model with this column prefix; `device` overrides the job's."""
+    from ..models import load_crop_model
+
+    spec = next(spec for spec in settings.job.crop_models if spec.name == name)
+    wanted = device or settings.job.detector.device
+    return load_crop_model(spec.model, device=wanted, threads=threads)

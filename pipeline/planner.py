@@ -1,0 +1,201 @@
+"""The plan: which scenes, which part of each. The dry run and the sweep walk the same code."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+
+from ..catalog import Scene, open_source
+from ..catalog.errors import GeosweepError
+from ._gsd import pixel_area_m2
+from .ownership import Ownership
+from .region import Region
+from .scene_reader import SceneTask, open_scene, plan_scene
+
+if TYPE_CHECKING:
+    from .job import Job
+
+
+class ScenePlan:
+    """The scenes of a job and the limits of each.
+
+    Parameters
+    ----------
+    job
+        The job.
+    limit
+        Take the first so many scenes only. Ownership still looks at all of them, so that a limited
+        run commits the same rows as a full one.
+
+    Raises
+    ------
+    SourceError
+        If the source can't be read, or holds no scenes.
+    """
+
+    def __init__(self, job: Job, *, limit: int | None = None) -> None:
+        source = open_source(job.source, bbox=job.source.bbox)
+        self._every: list[Scene] = list(source)
+        self.scenes = self._every if limit is None else self._every[:limit]
+        self.duplicates = source.duplicates
+        self._aoi = shapely.box(*job.source.bbox) if job.source.bbox is not None else None
+        shared = math.floor(job.windows.size * job.windows.overlap)
+        self._ownership = Ownership(self._every, shared) if job.merge.scenes == "latest" else None
+
+    def tasks(self) -> Iterator[SceneTask]:
+        """Each scene with its limits, worked out when it is asked for."""
+        for scene in self.scenes:
+            foreign = self._ownership.foreign(scene) if self._ownership else None
+            yield SceneTask(scene, Region(self._aoi, foreign))
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSummary:
+    """What a run would do.
+
+    Parameters
+    ----------
+    scenes, unreadable
+        All scenes, and those among them that can't be opened.
+    windows
+        Windows laid over the scenes; `windows_to_read` are left after `windows_skipped_aoi` and
+        `windows_skipped_owned`.
+    area_km2
+        Ground that the windows to read cover, overlaps within a scene counted once.
+    pixels, bytes
+        Decoded pixels of the bands that would be read, and their bytes.
+    seconds_per_window
+        Measured here, on one window of this detector; None if not measured.
+    hours
+        Windows to read times that, on one detector.
+    cost
+        Hours times the price given, in its currency.
+    """
+
+    scenes: int
+    unreadable: int
+    windows: int
+    windows_to_read: int
+    windows_skipped_aoi: int
+    windows_skipped_owned: int
+    area_km2: float
+    pixels: int
+    bytes: int
+    seconds_per_window: float | None
+    hours: float | None
+    cost: float | None
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """As plain numbers, for JSON."""
+        return asdict(self)
+
+
+def plan(
+    job: Job,
+    *,
+    limit: int | None = None,
+    measure: bool = True,
+    detectors: int = 1,
+    price_per_hour: float | None = None,
+) -> PlanSummary:
+    """Work out what a run would do, reading headers only.
+
+    Parameters
+    ----------
+    job
+        The job.
+    limit
+        First so many scenes.
+    measure
+        Load the detector and time one window, to estimate hours.
+    detectors
+        Detectors that would work at a time.
+    price_per_hour
+        Price of one detector's machine, for the cost.
+
+    Raises
+    ------
+    GeosweepError
+        As the run itself would.
+    """
+    scenes = ScenePlan(job, limit=limit)
+    totals = {"windows": 0, "read": 0, "aoi": 0, "owned": 0, "pixels": 0, "bytes": 0}
+    unreadable, area = 0, 0.0
+    for task in scenes.tasks():
+        try:
+            if task.scene.error is not None:
+                raise GeosweepError(task.scene.error)
+            source = open_scene(task.scene.href, job, threads=1)
+        except GeosweepError:
+            unreadable += 1
+            continue
+        try:
+            header, windows = plan_scene(source, job.windows, task.region)
+            pixels = _covered_pixels(header.grid.xs, header.grid.ys, header.grid.valid, windows.wanted)
+            totals["windows"] += header.grid.count
+            totals["read"] += windows.count
+            totals["aoi"] += windows.outside_aoi
+            totals["owned"] += windows.owned_elsewhere
+            totals["pixels"] += pixels
+            totals["bytes"] += pixels * source.count * source.dtype.itemsize
+            if header.transform is not None and header.crs is not None:
+                full = pixels * header.scale[0] * header.scale[1]
+                area += full * pixel_area_m2(header.transform, header.size, header.crs) / 1e6
+        finally:
+            source.close()
+    seconds = _seconds_per_window(job) if measure else None
+    hours = None if seconds is None else totals["read"] * seconds / 3600 / max(detectors, 1)
+    cost = None
+    if hours is not None and price_per_hour is not None:
+        cost = hours * max(detectors, 1) * price_per_hour
+    return PlanSummary(
+        scenes=len(scenes.scenes),
+        unreadable=unreadable,
+        windows=totals["windows"],
+        windows_to_read=totals["read"],
+        windows_skipped_aoi=totals["aoi"],
+        windows_skipped_owned=totals["owned"],
+        area_km2=area,
+        pixels=totals["pixels"],
+        bytes=totals["bytes"],
+        seconds_per_window=seconds,
+        hours=hours,
+        cost=cost,
+    )
+
+
+def _covered_pixels(
+    xs: np.ndarray, ys: np.ndarray, valid: tuple[int, int], wanted: np.ndarray
+) -> int:
+    """Pixels under the wanted windows, overlaps counted once.
+
+    Along a row of windows, each adds what it does not share with its wanted neighbour; so do rows.
+    """
+    high, wide = valid
+    share_x = np.maximum(xs[:-1] + wide - xs[1:], 0)
+    share_y = np.maximum(ys[:-1] + high - ys[1:], 0)
+    total = wanted.sum() * wide * high
+    total -= ((wanted[:, :-1] & wanted[:, 1:]) * share_x).sum() * high
+    total -= ((wanted[:-1] & wanted[1:]) * share_y[:, None]).sum() * wide
+    corners = wanted[:-1, :-1] & wanted[:-1, 1:] & wanted[1:, :-1] & wanted[1:, 1:]
+    total += (corners * share_x * share_y[:, None]).sum()
+    return int(total)
+
+
+def _seconds_per_window(job: Job) -> float:
+    from .local import load_detector_for
+    from .settings import Settings
+
+    detector = load_detector_for(Settings.resolve(job))
+    side = job.windows.size
+    window = np.random.default_rng(0).integers(0, 255, (1, 3, side, side), dtype=np.uint8)
+    detector.detect(window)
+    start = time.perf_counter()
+    detector.detect(window)
+    return time.perf_counter() - start

@@ -1,0 +1,403 @@
+"""Open a raster for sweeping and read rectangles of it: bands, rescaling, nodata, damage."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from ..catalog.errors import RasterError
+from ..catalog.gdal import gdal_env
+from ..catalog.hrefs import gdal_path, public_href, scrub
+from ._gsd import ground_sample_distance
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from numpy.typing import NDArray
+
+Rectangle = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels, half-open."""
+
+
+@dataclass(slots=True)
+class Strip:
+    """A decoded rectangle of a raster.
+
+    Parameters
+    ----------
+    bounds
+        Which pixels of the level these are.
+    data
+        (C, h, w), uint8 where the stream is for a detector.
+    valid
+        (h, w) mask of pixels that are data, or None where the raster has no nodata at all.
+    damaged
+        Rectangles whose blocks the decoder complained about: their pixels are not to be trusted.
+    """
+
+    bounds: Rectangle
+    data: NDArray[np.generic]
+    valid: NDArray[np.bool_] | None = None
+    damaged: tuple[Rectangle, ...] = ()
+
+
+class PixelSource(Protocol):
+    """One level of a raster. Used by one thread at a time."""
+
+    width: int
+    height: int
+    count: int
+    dtype: np.dtype
+    block: tuple[int, int]
+    """(height, width) of the blocks that decode as one."""
+    full_size: tuple[int, int]
+    """(width, height) of the whole raster; more than the level's where an overview is read."""
+    transform: Affine | None
+    """Pixel to map coordinates of the whole raster, None without georeferencing."""
+    crs: str | None
+
+    def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
+        """Decode a rectangle of the level."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BandSelection:
+    """Which bands to take and how to bring them to 8 bit.
+
+    Parameters
+    ----------
+    bands
+        1-based numbers or band descriptions; None takes all the raster has.
+    rescale
+        (low, high) for each band, or one for all: mapped to 0–255 and clipped, by rio-tiler.
+    for_detector
+        Demand three bands of 8 bit after selection and rescaling, and drop an alpha band.
+    """
+
+    bands: tuple[int | str, ...] | None = None
+    rescale: tuple[tuple[float, float], ...] | None = None
+    for_detector: bool = True
+
+
+class RasterSource:
+    """A raster file or URL, read with rasterio (GDAL).
+
+    Parameters
+    ----------
+    href
+        File path or URL.
+    selection
+        Bands and rescaling.
+    resolution
+        Wanted GSD in metres: the coarsest overview that is at least as fine is read.
+    threads
+        GDAL's decoding threads.
+
+    Raises
+    ------
+    RasterError
+        If the raster can't be opened, or its bands or data type need a choice that wasn't made.
+    """
+
+    def __init__(
+        self,
+        href: str,
+        selection: BandSelection | None = None,
+        *,
+        resolution: float | None = None,
+        threads: int = 2,
+    ) -> None:
+        self.href = href
+        self._name = public_href(href)
+        self._path = gdal_path(href)
+        self._selection = selection or BandSelection()
+        # The option is GTiff's own; other drivers would warn about it.
+        tiff = PurePosixPath(self._path.split("?")[0]).suffix.lower() in {".tif", ".tiff"}
+        self._options = {"NUM_THREADS": str(threads)} if tiff and threads > 1 else {}
+        self._dataset = self._open()
+        try:
+            self._describe(resolution)
+        except BaseException:
+            self._dataset.close()
+            raise
+
+    def _open(self, **options: object) -> rasterio.DatasetReader:
+        try:
+            with rasterio.Env(**gdal_env()):
+                return rasterio.open(self._path, **self._options, **options)
+        except (RasterioError, OSError) as error:
+            raise RasterError(f"{self._name} can't be opened: {_reason(error)}.") from error
+
+    def _describe(self, resolution: float | None) -> None:
+        dataset = self._dataset
+        if dataset.count == 0:
+            raise RasterError(f"{self._name} has no bands; name one of its subdatasets instead.")
+        self.full_size = (dataset.width, dataset.height)
+        located = dataset.transform != rasterio.Affine.identity() or dataset.crs is not None
+        self.transform = dataset.transform if located else None
+        self.crs = _crs_text(dataset.crs)
+        self._indexes = self._choose_bands(dataset)
+        self._check_dtype(dataset)
+        level = self._choose_overview(dataset, resolution)
+        if level is not None:
+            dataset.close()
+            self._dataset = dataset = self._open(overview_level=level)
+        self._level = level
+        self.width, self.height = dataset.width, dataset.height
+        self.count = len(self._indexes)
+        rescaled = self._selection.rescale is not None
+        self.dtype = np.dtype(np.uint8 if rescaled else dataset.dtypes[self._indexes[0] - 1])
+        self.block = dataset.block_shapes[self._indexes[0] - 1]
+        flags = dataset.mask_flag_enums[self._indexes[0] - 1]
+        self._nodata = dataset.nodata if MaskFlags.nodata in flags else None
+        self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+
+    def _choose_bands(self, dataset: rasterio.DatasetReader) -> tuple[int, ...]:
+        wanted = self._selection.bands
+        if wanted is not None:
+            indexes = tuple(self._band_index(dataset, band) for band in wanted)
+            if self._selection.for_detector and len(indexes) != 3:
+                raise RasterError(
+                    f"source.bands names {len(indexes)} bands, but detectors take 3: write for "
+                    "example bands: [1, 2, 3]."
+                )
+            return indexes
+        every = tuple(dataset.indexes)
+        if not self._selection.for_detector:
+            return every
+        colour = tuple(
+            i for i, kind in zip(every, dataset.colorinterp, strict=True) if kind != ColorInterp.alpha
+        )
+        if len(colour) != 3:
+            raise RasterError(
+                f"{self._name} has {len(colour)} bands and detectors take 3: say which with "
+                "source.bands (CLI: --bands), for example [1, 2, 3], or [1, 1, 1] for grey."
+            )
+        return colour
+
+    def _band_index(self, dataset: rasterio.DatasetReader, band: int | str) -> int:
+        if isinstance(band, str):
+            if band not in dataset.descriptions:
+                named = [text for text in dataset.descriptions if text]
+                raise RasterError(
+                    f"{self._name} has no band named {band!r}; "
+                    f"its bands are {', '.join(named) if named else f'1 to {dataset.count}, unnamed'}."
+                )
+            return dataset.descriptions.index(band) + 1
+        if not 1 <= band <= dataset.count:
+            raise RasterError(
+                f"{self._name} has bands 1 to {dataset.count}, and source.bands asks for {band}."
+            )
+        return band
+
+    def _check_dtype(self, dataset: rasterio.DatasetReader) -> None:
+        if not self._selection.for_detector:
+            return
+        kinds = {dataset.dtypes[index - 1] for index in self._indexes}
+        if self._selection.rescale is None and kinds != {"uint8"}:
+            raise RasterError(
+                f"{self._name} is {'/'.join(sorted(kinds))}, and detectors take 8-bit colour: say which "
+                "values are black and white with source.rescale (CLI: --rescale), for example [0, 3000]."
+            )
+        if dataset.colorinterp[self._indexes[0] - 1] == ColorInterp.palette:
+            raise RasterError(
+                f"{self._name} holds palette indices, not colours; expand it first with "
+                "gdal_translate -expand rgb."
+            )
+
+    def _choose_overview(
+        self, dataset: rasterio.DatasetReader, resolution: float | None
+    ) -> int | None:
+        if resolution is None:
+            return None
+        if self.transform is None:
+            raise RasterError(
+                f"{self._name} has no georeferencing, so windows.resolution can't be reached; "
+                "leave it out."
+            )
+        native = ground_sample_distance(self.transform, self.full_size, self.crs)
+        factors = dataset.overviews(self._indexes[0])
+        # A hair of tolerance: 0.1 m × 4 must count as a 0.4 m overview.
+        fitting = [i for i, factor in enumerate(factors) if native * factor <= resolution * 1.001]
+        return fitting[-1] if fitting else None
+
+    def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
+        """Decode a rectangle of the level.
+
+        Raises
+        ------
+        RasterError
+            If the file is cut short or the server fails after GDAL's own retries.
+        """
+        window = Window(x0, y0, x1 - x0, y1 - y0)  # type: ignore[call-arg]
+        bounds = (x0, y0, x1, y1)
+        try:
+            with rasterio.Env(**gdal_env()), _complaints() as complaints:
+                data = self._dataset.read(list(self._indexes), window=window)
+                valid = self._valid(data, window)
+        except (RasterioError, OSError) as error:
+            raise RasterError(
+                f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
+            ) from error
+        damaged = self._localise(bounds) if complaints else ()
+        return Strip(bounds, self._rescale(data, valid), valid, damaged)
+
+    def _valid(self, data: NDArray[np.generic], window: Window) -> NDArray[np.bool_] | None:
+        if self._masked:
+            return self._dataset.dataset_mask(window=window) != 0
+        if self._nodata is None:
+            return None
+        if np.isnan(self._nodata):
+            return ~np.isnan(data.astype(np.float64, copy=False)).all(axis=0)
+        return (data != self._nodata).any(axis=0)
+
+    def _rescale(
+        self, data: NDArray[np.generic], valid: NDArray[np.bool_] | None
+    ) -> NDArray[np.generic]:
+        if self._selection.rescale is None:
+            return data
+        from rio_tiler.models import ImageData
+
+        mask = np.zeros(data.shape, bool) if valid is None else np.broadcast_to(~valid, data.shape)
+        image = ImageData(np.ma.MaskedArray(data, mask=mask))
+        ranges = self._selection.rescale
+        if len(ranges) not in (1, self.count):
+            raise RasterError(
+                f"source.rescale has {len(ranges)} ranges for {self.count} bands; give one, or one each."
+            )
+        image.rescale(in_range=ranges if len(ranges) > 1 else ranges * self.count)
+        return np.ma.filled(image.array, 0)
+
+    def _localise(self, bounds: Rectangle) -> tuple[Rectangle, ...]:
+        """Which blocks of a rectangle the decoder complains about.
+
+        GDAL keeps the wrong pixels in its cache and complains once only, so this reads the rectangle
+        again, block by block, from a fresh handle.
+        """
+        x0, y0, x1, y1 = bounds
+        high, wide = self.block
+        damaged: list[Rectangle] = []
+        level = {} if self._level is None else {"overview_level": self._level}
+        with rasterio.Env(**gdal_env()), self._open(sharing=False, **level) as dataset:
+            for top in range(y0 - y0 % high, y1, high):
+                for left in range(x0 - x0 % wide, x1, wide):
+                    right, bottom = min(left + wide, self.width), min(top + high, self.height)
+                    block = Window(left, top, right - left, bottom - top)  # type: ignore[call-arg]
+                    with _complaints() as complaints, suppress(RasterioError):
+                        dataset.read(list(self._indexes), window=block)
+                    if complaints:
+                        damaged.append((left, top, right, bottom))
+        # A complaint that can't be pinned to a block taints the whole rectangle.
+        return tuple(damaged) or (bounds,)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._dataset.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ArraySource:
+    """An image that is already in memory, behind the same interface.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8, or float in 0–1.
+    """
+
+    def __init__(self, image: NDArray[np.generic]) -> None:
+        array = np.asarray(image)
+        if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+            raise RasterError(
+                f"The image has shape {array.shape}; give an array of (height, width, 3), RGB."
+            )
+        if array.dtype != np.uint8:
+            low, high = float(array.min()), float(array.max())
+            if not np.issubdtype(array.dtype, np.floating) or not 0.0 <= low <= high <= 1.0:
+                raise RasterError(
+                    f"The image is {array.dtype} with values {low:g} to {high:g}; give uint8, or "
+                    "float between 0 and 1."
+                )
+            array = np.rint(array * 255).astype(np.uint8)
+        self._array = np.ascontiguousarray(array.transpose(2, 0, 1))
+        self.count, self.height, self.width = self._array.shape
+        self.full_size = (self.width, self.height)
+        self.dtype = self._array.dtype
+        self.block = (256, self.width)
+        self.transform = None
+        self.crs = None
+
+    def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
+        """Give a view of a rectangle."""
+        return Strip((x0, y0, x1, y1), self._array[:, y0:y1, x0:x1])
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class _complaints:  # noqa: N801  (a context manager that reads as a phrase)
+    """Collect GDAL's warnings of this thread.
+
+    A corrupt JPEG block gives wrong pixels and nothing but a warning on rasterio's logger.
+    """
+
+    _logger = logging.getLogger("rasterio._err")
+
+    def __enter__(self) -> list[str]:
+        self._found: list[str] = []
+        self._thread = threading.get_ident()
+        self._handler = logging.Handler(logging.WARNING)
+        self._handler.emit = self._emit
+        self._logger.addHandler(self._handler)
+        return self._found
+
+    def _emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread and record.levelno == logging.WARNING:
+            self._found.append(record.getMessage())
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self._handler)
+
+
+def _reason(error: BaseException) -> str:
+    """GDAL's own words, from the deepest cause, without secrets and without a final stop."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = getattr(error, "errmsg", None) or str(error) or type(error).__name__
+    return scrub(str(text)).strip().rstrip(".")
+
+
+def _crs_text(crs: rasterio.CRS | None) -> str | None:
+    if crs is None:
+        return None
+    code = crs.to_authority(confidence_threshold=100)
+    return ":".join(code) if code else crs.to_wkt()
+
+
+def open_bands(bands: Sequence[int | str] | None, rescale: object) -> BandSelection:
+    """Build a detector's selection from what a user passed (`rescale` as one pair or a list)."""
+    pairs: tuple[tuple[float, float], ...] | None = None
+    if rescale is not None:
+        values = np.asarray(rescale, dtype=float).reshape(-1, 2)
+        pairs = tuple((float(low), float(high)) for low, high in values)
+    return BandSelection(tuple(bands) if bands is not None else None, pairs)

@@ -1,0 +1,121 @@
+"""The part of a scene that counts: inside the area of interest and not another scene's."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from affine import Affine
+
+from ._gsd import transformer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
+
+    from .windows import WindowGrid
+
+LONLAT = "EPSG:4326"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Limits of a scene, in EPSG:4326.
+
+    Parameters
+    ----------
+    aoi
+        Only detections whose centre is in here count; None for no limit.
+    foreign
+        Ground that belongs to other scenes; None for none.
+    """
+
+    aoi: BaseGeometry | None = None
+    foreign: BaseGeometry | None = None
+
+    @property
+    def version(self) -> str:
+        """Hash of the limits. A scene whose neighbours change gets another version."""
+        parts = [b"" if part is None else shapely.to_wkb(part) for part in (self.aoi, self.foreign)]
+        return hashlib.sha256(b"\x1f".join(parts)).hexdigest()[:16]
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether everything counts."""
+        return self.aoi is None and self.foreign is None
+
+    def plan(
+        self, grid: WindowGrid, transform: Affine | None, crs: str | None, scale: tuple[float, float]
+    ) -> WindowPlan:
+        """Choose the windows worth reading.
+
+        Parameters
+        ----------
+        grid
+            Windows over the level that is read.
+        transform, crs
+            Georeferencing of the whole raster; without it there are no limits.
+        scale
+            Raster pixels for each level pixel, x and y.
+        """
+        outside = np.zeros(grid.shape, bool)
+        owned = np.zeros(grid.shape, bool)
+        if transform is not None and crs is not None:
+            to_pixels = ~(transform * Affine.scale(*scale))
+            if self.aoi is not None:
+                outside = ~grid.touched(_to_pixels(self.aoi, to_pixels, crs))
+            if self.foreign is not None:
+                # Half a pixel in: curved lines between map and pixels are only followed so closely.
+                pixels = _to_pixels(self.foreign, to_pixels, crs).buffer(-0.5)
+                owned = grid.covered(pixels) & ~outside
+        return WindowPlan(~(outside | owned), int(outside.sum()), int(owned.sum()))
+
+    def contains(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], crs: str
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether map points lie in the area of interest, and whether they are the scene's own."""
+        points = shapely.points(*transformer(crs, LONLAT).transform(x, y))
+        everything = np.ones(len(x), bool)
+        inside = everything if self.aoi is None else shapely.intersects(self.aoi, points)
+        own = everything if self.foreign is None else ~shapely.intersects(self.foreign, points)
+        return inside, own
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """Which windows to read, and how many are not planned and why.
+
+    Parameters
+    ----------
+    wanted
+        (rows, columns) mask.
+    outside_aoi, owned_elsewhere
+        Numbers of windows left out.
+    """
+
+    wanted: NDArray[np.bool_]
+    outside_aoi: int
+    owned_elsewhere: int
+
+    @property
+    def count(self) -> int:
+        """Number of windows to read."""
+        return int(self.wanted.sum())
+
+
+def _to_pixels(geometry: BaseGeometry, to_pixels: Affine, crs: str) -> BaseGeometry:
+    """A lon/lat geometry in pixel coordinates, its edges densified so that they bend."""
+    low_x, low_y, high_x, high_y = geometry.bounds
+    step = max(high_x - low_x, high_y - low_y) / 64
+    dense = shapely.segmentize(geometry, step) if step > 0 else geometry
+    project = transformer(LONLAT, crs)
+
+    def convert(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = project.transform(points[:, 0], points[:, 1])
+        column, row = to_pixels * (np.asarray(x), np.asarray(y))
+        return np.stack([column, row], axis=1)
+
+    return shapely.make_valid(shapely.transform(dense, convert))

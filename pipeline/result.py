@@ -1,0 +1,133 @@
+"""What a run leaves: counts, failures, and the dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from .rows import RowSchema, to_geodataframe
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pyarrow.dataset as pads
+
+    from ..catalog import Storage
+
+COUNTS = (
+    "windows",
+    "windows_processed",
+    "windows_skipped_nodata",
+    "windows_skipped_aoi",
+    "windows_skipped_owned",
+    "windows_failed",
+    "detections_raw",
+    "detections_outside_aoi",
+    "duplicates_core",
+    "duplicates_seam",
+    "duplicates_owned",
+    "duplicates_removed",
+    "detections",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A scene that failed, and why."""
+
+    scene_id: str
+    error: str
+
+
+@dataclass(slots=True)
+class Result:
+    """Outcome of a run, over all scenes of its plan, those done by earlier runs included.
+
+    Parameters
+    ----------
+    output
+        Where the dataset is.
+    counts
+        ``scenes`` = ``succeeded`` + ``empty`` + ``failed`` (+ ``unfinished``, if interrupted);
+        ``windows`` = processed + skipped + failed; detections and duplicates; ``scenes_now`` and
+        ``windows_now`` are those of this run alone.
+    failures
+        Scenes that failed.
+    timings
+        Seconds for each stage over all scenes, and ``wall`` of this run.
+    devices
+        Where detectors ran.
+    """
+
+    output: str
+    counts: dict[str, int]
+    failures: list[Failure]
+    timings: dict[str, float]
+    engine: str
+    devices: list[str] = field(default_factory=list)
+    _storage: Storage | None = None
+    _files: list[str] = field(default_factory=list)
+    _schema: RowSchema | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if scenes failed."""
+        return 1 if self.failures else 0
+
+    @property
+    def windows_per_second(self) -> float:
+        """Windows of this run over its wall time."""
+        return self.counts["windows_now"] / max(self.timings["wall"], 1e-9)
+
+    def to_arrow(self) -> pa.Table:
+        """All committed rows, as one table with the output's columns."""
+        assert self._storage is not None
+        assert self._schema is not None
+        import pyarrow.parquet as pq
+
+        schema = self._schema.arrow
+        tables = [
+            pq.read_table(pa.BufferReader(self._storage.get(key)), schema=schema)
+            for key in self._files
+        ]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def to_geopandas(self) -> gpd.GeoDataFrame:
+        """All committed rows as a frame; empty, with the same columns, if there are none."""
+        assert self._schema is not None
+        return to_geodataframe(self.to_arrow(), self._schema.crs)
+
+    def dataset(self) -> pads.Dataset:
+        """The committed files as a pyarrow dataset, to be scanned without loading them all.
+
+        Raises
+        ------
+        OutputError
+            If the output is on an object store: open its files by `items.parquet` there.
+        """
+        import pyarrow.dataset as pads
+
+        from ..catalog.errors import OutputError
+
+        assert self._storage is not None
+        assert self._schema is not None
+        paths = [self._storage.local_path(key) for key in self._files]
+        if any(path is None for path in paths):
+            raise OutputError(
+                f"{self.output} is not on a local disk; use to_arrow(), or point your engine at the "
+                "data assets listed in items.parquet."
+            )
+        return pads.dataset([str(path) for path in paths], schema=self._schema.arrow)
+
+    def report(self) -> dict[str, Any]:
+        """The content of `run.json`."""
+        return {
+            "output": self.output,
+            "engine": self.engine,
+            "devices": self.devices,
+            "counts": self.counts,
+            "failures": [{"scene_id": f.scene_id, "error": f.error} for f in self.failures],
+            "timings": {name: round(value, 3) for name, value in self.timings.items()},
+            "windows_per_second": round(self.windows_per_second, 3),
+        }

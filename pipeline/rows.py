@@ -1,0 +1,212 @@
+"""Detections to rows: the output's columns, with geometry, and GeoParquet files of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from pyproj import CRS
+
+from ._gsd import box_areas_m2, transformer
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from numpy.typing import NDArray
+
+    from .collect import SceneDetections
+    from .scene_reader import SceneHeader
+
+ROW_GROUP_ROWS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class CropColumns:
+    """A crop model's columns: `name` is their prefix, `labels` its classes by index."""
+
+    name: str
+    labels: tuple[str, ...]
+    scores: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RowSchema:
+    """What a job's rows look like.
+
+    Parameters
+    ----------
+    labels
+        The detector's label names by index.
+    model
+        Name and version of the detector; part of each `detection_id`.
+    crops
+        Columns of each crop model, in the job's order.
+    crs
+        Output CRS; None for pixel coordinates.
+    """
+
+    labels: tuple[str, ...]
+    model: str
+    crops: tuple[CropColumns, ...]
+    crs: str | None
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The exact columns, in order, with GeoParquet metadata."""
+        crops: list[pa.Field] = []
+        for crop in self.crops:
+            crops.append(pa.field(f"{crop.name}_label", pa.string()))
+            crops.append(pa.field(f"{crop.name}_score", pa.float32()))
+            if crop.scores:
+                crops.append(pa.field(f"{crop.name}_scores", pa.list_(pa.float32())))
+        corner = [pa.field(name, pa.float32()) for name in ("xmin", "ymin", "xmax", "ymax")]
+        bbox = pa.struct([pa.field(f.name, pa.float64()) for f in corner])
+        return pa.schema(
+            [
+                pa.field("detection_id", pa.string()),
+                pa.field("scene_id", pa.string()),
+                pa.field("image_path", pa.string()),
+                pa.field("datetime", pa.timestamp("us", tz="UTC")),
+                *corner,
+                pa.field("label", pa.string()),
+                pa.field("score", pa.float32()),
+                *crops,
+                pa.field("area_m2", pa.float32()),
+                pa.field("geometry", pa.binary()),
+                pa.field("bbox", bbox),
+            ],
+        )
+
+
+def build_table(
+    detections: SceneDetections,
+    header: SceneHeader,
+    schema: RowSchema,
+    *,
+    scene_id: str,
+    image_path: str,
+    time: datetime | None,
+) -> pa.Table:
+    """Turn a scene's detections into rows, in Hilbert order.
+
+    Polygons are the boxes' four corners put through the raster's transform, then into the output
+    CRS; rotated rasters give rotated polygons.
+
+    Raises
+    ------
+    ValueError
+        If the schema has a CRS and the raster has none.
+    """
+    count = len(detections.scores)
+    boxes = detections.boxes
+    polygons = box_polygons(boxes, header.transform, header.crs, schema.crs)
+    ids = _detection_ids(scene_id, schema.model, boxes, detections.labels)
+    label_names = np.array(schema.labels, dtype=object)
+    columns: dict[str, Any] = {
+        "detection_id": ids,
+        "scene_id": [scene_id] * count,
+        "image_path": [image_path] * count,
+        "datetime": [time] * count,
+        "xmin": boxes[:, 0],
+        "ymin": boxes[:, 1],
+        "xmax": boxes[:, 2],
+        "ymax": boxes[:, 3],
+        "label": label_names[detections.labels],
+        "score": detections.scores,
+        "area_m2": _areas(boxes, header, count),
+        "geometry": shapely.to_wkb(polygons),
+    }
+    for crop in schema.crops:
+        probabilities = detections.classes[crop.name]
+        best = probabilities.argmax(axis=1) if count else np.zeros(0, np.int64)
+        columns[f"{crop.name}_label"] = np.array(crop.labels, dtype=object)[best]
+        columns[f"{crop.name}_score"] = probabilities[np.arange(count), best]
+        if crop.scores:
+            columns[f"{crop.name}_scores"] = list(probabilities)
+    bounds = shapely.bounds(polygons).reshape(-1, 4)
+    arrow = schema.arrow
+    columns["bbox"] = pa.StructArray.from_arrays(
+        [pa.array(bounds[:, i], pa.float64()) for i in range(4)],
+        fields=list(arrow.field("bbox").type),
+    )
+    arrays = [
+        columns[f.name] if f.name == "bbox" else pa.array(columns[f.name], f.type) for f in arrow
+    ]
+    table = pa.Table.from_arrays(arrays, schema=arrow)
+    return table.take(pa.array(_hilbert_order(polygons, ids)))
+
+
+def box_polygons(
+    boxes: NDArray[np.floating], transform: Affine | None, crs: str | None, target: str | None
+) -> NDArray[np.object_]:
+    """Polygons (N,) of pixel boxes (N, 4) in the target CRS, counter-clockwise when north is up.
+
+    With `target` None they stay in pixel coordinates.
+    """
+    edges = boxes.astype(np.float64)
+    corners = edges[:, [[0, 3], [2, 3], [2, 1], [0, 1]]]
+    x, y = corners[..., 0], corners[..., 1]
+    if target is not None:
+        if transform is None or crs is None:
+            raise ValueError("the raster has no georeferencing")
+        x, y = transform * (x, y)
+        if not CRS.from_user_input(crs).equals(CRS.from_user_input(target)):
+            x, y = transformer(crs, target).transform(x, y)
+    return shapely.polygons(np.stack([x, y], axis=-1))
+
+
+def _areas(boxes: NDArray[np.float32], header: SceneHeader, count: int) -> Any:
+    if header.transform is None or header.crs is None:
+        return [None] * count
+    return box_areas_m2(boxes, header.transform, header.size, header.crs)
+
+
+def _detection_ids(
+    scene_id: str, model: str, boxes: NDArray[np.float32], labels: NDArray[np.int64]
+) -> list[str]:
+    stem = hashlib.blake2b(f"{scene_id}\x1f{model}".encode(), digest_size=12)
+    ids: list[str] = []
+    for box, label in zip(boxes.astype("<f4"), labels.astype("<i8"), strict=True):
+        one = stem.copy()
+        one.update(box.tobytes() + label.tobytes())
+        ids.append(one.hexdigest())
+    return ids
+
+
+def _hilbert_order(polygons: NDArray[np.object_], ids: Sequence[str]) -> NDArray[np.int64]:
+    if len(ids) < 2:
+        return np.arange(len(ids))
+    distance = gpd.GeoSeries(polygons).hilbert_distance().to_numpy()
+    return np.lexsort((np.array(ids), distance))
+
+
+def write_geoparquet(table: pa.Table, path: Path, crs: str | None) -> None:
+    """Write rows as GeoParquet 1.1: zstd, bbox covering, row groups of `ROW_GROUP_ROWS`."""
+    bounds = shapely.total_bounds(shapely.from_wkb(table["geometry"].to_numpy()))
+    geometry: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"] if table.num_rows else [],
+        "crs": None if crs is None else CRS.from_user_input(crs).to_json_dict(),
+        "covering": {"bbox": {c: ["bbox", c] for c in ("xmin", "ymin", "xmax", "ymax")}},
+    }
+    if table.num_rows:
+        geometry["bbox"] = [float(value) for value in bounds]
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    table = table.replace_schema_metadata({b"geo": json.dumps(geo).encode()})
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+
+
+def to_geodataframe(table: pa.Table, crs: str | None) -> gpd.GeoDataFrame:
+    """Rows as a frame, without the `bbox` column, which only serves files."""
+    frame = table.drop_columns(["bbox", "geometry"]).to_pandas()
+    geometry = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
+    return gpd.GeoDataFrame(frame, geometry=geometry, crs=crs)

@@ -1,0 +1,123 @@
+"""Open one scene, plan its windows and stream them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from affine import Affine
+
+from ._gsd import ground_sample_distance
+from .raster import BandSelection, PixelSource, RasterSource
+from .region import Region, WindowPlan
+from .stream import StreamCounts, WindowBatch, stream_windows
+from .windows import WindowGrid
+
+if TYPE_CHECKING:
+    from ..catalog import Scene
+    from .job import Job, WindowSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SceneTask:
+    """A scene to sweep, and the part of it that counts."""
+
+    scene: Scene
+    region: Region = field(default_factory=Region)
+
+
+@dataclass(frozen=True, slots=True)
+class SceneHeader:
+    """What the later stages must know of an opened scene.
+
+    Parameters
+    ----------
+    grid
+        Windows over the level that is read.
+    scale
+        Raster pixels for each level pixel, x and y.
+    model_size
+        Side at which the detector gets a full window, None for the window's own pixels.
+    transform, crs, size
+        Georeferencing and (width, height) of the whole raster.
+    outside_aoi, owned_elsewhere
+        Windows that were not planned, by reason.
+    """
+
+    grid: WindowGrid
+    scale: tuple[float, float]
+    model_size: int | None
+    transform: Affine | None
+    crs: str | None
+    size: tuple[int, int]
+    outside_aoi: int
+    owned_elsewhere: int
+
+
+class SceneReader:
+    """Streams the windows of one scene; the raster is released by `close`.
+
+    Raises
+    ------
+    RasterError
+        If the raster can't be opened or its bands need a choice.
+    """
+
+    def __init__(self, source: PixelSource, windows: WindowSpec, region: Region) -> None:
+        self._source = source
+        self.header, self._plan = plan_scene(source, windows, region)
+        self.counts = StreamCounts()
+
+    @classmethod
+    def open(cls, task: SceneTask, job: Job, *, threads: int = 2) -> SceneReader:
+        """Open a task's raster as the job asks."""
+        return cls(open_scene(task.scene.href, job, threads=threads), job.windows, task.region)
+
+    def batches(self, batch_size: int) -> Iterator[WindowBatch]:
+        """Stream the planned windows; `counts` is complete at the end."""
+        return stream_windows(
+            self._source,
+            self.header.grid,
+            self._plan.wanted,
+            batch_size=batch_size,
+            counts=self.counts,
+        )
+
+    def close(self) -> None:
+        """Release the raster."""
+        self._source.close()
+
+
+def open_scene(href: str, job: Job, *, threads: int = 2) -> RasterSource:
+    """Open a raster with the job's bands, rescaling and resolution."""
+    selection = BandSelection(
+        tuple(job.source.bands) if job.source.bands is not None else None, job.source.rescale
+    )
+    return RasterSource(href, selection, resolution=job.windows.resolution, threads=threads)
+
+
+def plan_scene(
+    source: PixelSource, windows: WindowSpec, region: Region
+) -> tuple[SceneHeader, WindowPlan]:
+    """Lay windows over an opened raster; the dry run and the sweep both come here."""
+    size = source.full_size
+    scale = (size[0] / source.width, size[1] / source.height)
+    side = windows.size
+    if windows.resolution is not None and source.transform is not None:
+        level = source.transform * Affine.scale(*scale)
+        gsd = ground_sample_distance(level, (source.width, source.height), source.crs)
+        side = max(1, round(windows.size * windows.resolution / gsd))
+    grid = WindowGrid.cover(source.width, source.height, side, windows.overlap)
+    plan = region.plan(grid, source.transform, source.crs, scale)
+    header = SceneHeader(
+        grid=grid,
+        scale=scale,
+        model_size=windows.size if side != windows.size else None,
+        transform=source.transform,
+        crs=source.crs,
+        size=size,
+        outside_aoi=plan.outside_aoi,
+        owned_elsewhere=plan.owned_elsewhere,
+    )
+    return header, plan

@@ -1,0 +1,137 @@
+"""What every stage must know of a job, worked out once by the driver."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .rows import CropColumns, RowSchema
+
+if TYPE_CHECKING:
+    from .job import Job
+    from .scene_reader import SceneTask
+
+CPU_BATCH = 8
+GPU_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFace:
+    """Name, version and label names of a model: all that planning needs of it."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A job with its models' versions resolved.
+
+    Parameters
+    ----------
+    job
+        As the user wrote it.
+    fingerprint
+        Hash of all that decides a scene's rows.
+    schema
+        Columns of the output.
+    models
+        Version of each model by its column prefix; the detector's key is ``detector``.
+    """
+
+    job: Job
+    fingerprint: str
+    schema: RowSchema
+    models: dict[str, str]
+
+    @classmethod
+    def resolve(cls, job: Job) -> Settings:
+        """Look the job's models up, without loading them.
+
+        Raises
+        ------
+        ModelError
+            If one can't be found or read.
+        """
+        from ..models import model_info
+
+        job = _absolute(job)
+        detector = model_info(job.detector.model)
+        crops = {spec.name: model_info(spec.model) for spec in job.crop_models}
+        return cls.build(
+            job,
+            ModelFace(detector.name, detector.version, tuple(detector.labels)),
+            {
+                name: ModelFace(info.name, info.version, tuple(info.labels))
+                for name, info in crops.items()
+            },
+        )
+
+    @classmethod
+    def build(cls, job: Job, detector: ModelFace, crops: Mapping[str, ModelFace]) -> Settings:
+        """Settings for models that are known already."""
+        versions = {"detector": detector.version} | {n: c.version for n, c in crops.items()}
+        schema = RowSchema(
+            labels=detector.labels,
+            model=f"{detector.name}@{detector.version}",
+            crops=tuple(
+                CropColumns(spec.name, crops[spec.name].labels, spec.scores)
+                for spec in job.crop_models
+            ),
+            crs=job.output.crs,
+        )
+        return cls(job, job.fingerprint(versions), schema, versions)
+
+    @property
+    def crop_classes(self) -> dict[str, int]:
+        """Number of classes of each crop model."""
+        return {crop.name: len(crop.labels) for crop in self.schema.crops}
+
+    def batch_size(self, device: str) -> int:
+        """Windows in a batch: the job's, or what suits the device."""
+        chosen = self.job.detector.batch_size
+        if isinstance(chosen, int):
+            return chosen
+        return CPU_BATCH if device == "cpu" else GPU_BATCH
+
+    def scene_version(self, task: SceneTask) -> str:
+        """Hash of all that decides this scene's rows (16 hex digits): the raster's own version, the
+        job's fingerprint, and the limits that neighbours and the area of interest set."""
+        parts = (task.scene.source_version, self.fingerprint, task.region.version)
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def _absolute(job: Job) -> Job:
+    """The job with local paths made absolute: actors have working directories of their own."""
+
+    def model(name: str) -> str:
+        return str(Path(name).resolve()) if Path(name).exists() else name
+
+    path = job.output.path
+    return job.model_copy(
+        update={
+            "detector": job.detector.model_copy(update={"model": model(job.detector.model)}),
+            "crop_models": tuple(
+                spec.model_copy(update={"model": model(spec.model)}) for spec in job.crop_models
+            ),
+            "output": job.output.model_copy(
+                update={"path": path if "://" in path else str(Path(path).resolve())}
+            ),
+        }
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what decides pixels and boxes, for the record."""
+    found: dict[str, str] = {}
+    for package in ("geosweep", "torch", "torchvision", "rasterio"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,127 @@
+"""Windows over a pixel grid: where they lie, what each one owns, which are worth reading."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
+
+CORE_MARGIN = 8
+"""Pixels by which cores reach over their seam at most, so that jitter of a box's centre between two
+windows can't lose it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGrid:
+    """Overlapping windows that cover a raster, row by row.
+
+    Windows are `size` pixels square. The last one of each row and column is shifted inwards to end
+    at the raster's edge; a raster smaller than a window gets a single window that reaches beyond it.
+
+    Parameters
+    ----------
+    width, height
+        Size of the raster at the level that is read, in pixels.
+    size
+        Side of a window, in pixels of that level.
+    overlap
+        Shared pixels of neighbouring windows, ``floor(size × fraction)``.
+    xs, ys
+        int64 offsets of the window columns and rows.
+    """
+
+    width: int
+    height: int
+    size: int
+    overlap: int
+    xs: NDArray[np.int64]
+    ys: NDArray[np.int64]
+
+    @classmethod
+    def cover(cls, width: int, height: int, size: int, overlap: float) -> WindowGrid:
+        """Plan the windows of a raster; `overlap` is a fraction of `size`."""
+        shared = math.floor(size * overlap)
+        return cls(
+            width,
+            height,
+            size,
+            shared,
+            _offsets(width, size, shared),
+            _offsets(height, size, shared),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of windows."""
+        return len(self.ys), len(self.xs)
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return len(self.ys) * len(self.xs)
+
+    @property
+    def valid(self) -> tuple[int, int]:
+        """(height, width) of the part of every window that lies on the raster."""
+        return min(self.size, self.height), min(self.size, self.width)
+
+    def offsets(self, index: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(N, 2) x and y offsets of the windows numbered `index`, row-major."""
+        rows, columns = np.divmod(np.asarray(index, dtype=np.int64), len(self.xs))
+        return np.stack([self.xs[columns], self.ys[rows]], axis=-1)
+
+    def in_core(self, index: NDArray[np.integer], centres: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether each centre lies in the core of its window.
+
+        Cores meet half-way through the overlap of neighbouring windows and so tile the raster; they
+        are widened by a small margin (a quarter of the overlap, at most `CORE_MARGIN`), since two
+        windows never give an object quite the same box. What is then kept twice is for seam NMS.
+        An object that lies whole in just one of two windows always has its centre in that one's core.
+
+        Parameters
+        ----------
+        index
+            (N,) window numbers.
+        centres
+            (N, 2) x, y in pixels of the level.
+        """
+        margin = min(self.overlap / 4, CORE_MARGIN)
+        rows, columns = np.divmod(np.asarray(index, dtype=np.int64), len(self.xs))
+        inside = np.ones(len(rows), dtype=bool)
+        for axis, (offsets, position) in enumerate(((self.xs, columns), (self.ys, rows))):
+            seams = (offsets[:-1] + offsets[1:] + self.size) / 2
+            low = np.concatenate([[-np.inf], seams - margin])[position]
+            high = np.concatenate([seams + margin, [np.inf]])[position]
+            inside &= (centres[:, axis] >= low) & (centres[:, axis] < high)
+        return inside
+
+    def touched(self, region: BaseGeometry) -> NDArray[np.bool_]:
+        """(rows, columns) mask of the windows that intersect a region given in level pixels."""
+        return self._matrix(region, shapely.intersects)
+
+    def covered(self, region: BaseGeometry) -> NDArray[np.bool_]:
+        """(rows, columns) mask of the windows whose raster part lies wholly inside a region."""
+        return self._matrix(region, shapely.covers)
+
+    def _matrix(self, region: BaseGeometry, predicate: np.ufunc) -> NDArray[np.bool_]:
+        shapely.prepare(region)
+        mask = np.zeros(self.shape, dtype=bool)
+        x1 = np.minimum(self.xs + self.size, self.width)
+        # Row by row: a whole matrix of polygons would grow with the scene's area.
+        for row, y0 in enumerate(self.ys):
+            boxes = shapely.box(self.xs, y0, x1, min(y0 + self.size, self.height))
+            mask[row] = predicate(region, boxes)
+        return mask
+
+
+def _offsets(length: int, size: int, overlap: int) -> NDArray[np.int64]:
+    last = max(length - size, 0)
+    offsets = np.arange(0, last + 1, max(size - overlap, 1), dtype=np.int64)
+    return offsets if offsets[-1] == last else np.append(offsets, last)
