@@ -35,7 +35,7 @@ def pixel_area_m2(transform: Affine, size: tuple[int, int], crs: str) -> float:
     side = 64
     x, y = size[0] / 2, size[1] / 2
     corners = [(x, y), (x + side, y), (x + side, y + side), (x, y + side)]
-    ring = np.array([transform * corner for corner in corners])
+    ring = np.array([transform @ corner for corner in corners])
     ground = float(shapely.area(shapely.polygons(_to_equal_area(crs, ring)))) / side**2
     planar = _planar_area(transform, crs)
     if planar is not None and math.isclose(planar, ground, rel_tol=_PLANAR_TOLERANCE):
@@ -67,7 +67,7 @@ def box_areas_m2(
     half = 32.0
     offsets = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
     ring = centre[:, None, :] + offsets
-    x, y = transform * (ring[..., 0], ring[..., 1])
+    x, y = transform @ (ring[..., 0], ring[..., 1])
     ground = shapely.area(shapely.polygons(_to_equal_area(crs, np.stack([x, y], axis=-1))))
     return (ground / (2 * half) ** 2 * width * height).astype(np.float32)
 

@@ -135,7 +135,7 @@ def _mercator_bounds(dataset: DatasetReader) -> Bounds:
     edge, zero, one = steps, np.zeros_like(steps), np.ones_like(steps)
     columns = np.concatenate([edge, one, edge, zero]) * dataset.width
     rows = np.concatenate([zero, edge, one, edge]) * dataset.height
-    xs, ys = dataset.transform * (columns, rows)
+    xs, ys = dataset.transform @ (columns, rows)
     x, y = (np.array(v) for v in warp_points(dataset.crs, MERCATOR, xs.tolist(), ys.tolist()))
     x, y = (np.clip(np.nan_to_num(v), -MERCATOR_LIMIT, MERCATOR_LIMIT) for v in (x, y))
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())

@@ -59,7 +59,7 @@ def select(
         core = header.grid.in_core(found.window, centres)
     inside = own = np.ones(raw, bool)
     if raw and not region.unlimited and header.transform is not None and header.crs is not None:
-        x, y = header.transform * tuple((centres * np.array(header.scale)).T)
+        x, y = header.transform @ tuple((centres * np.array(header.scale)).T)
         inside, own = region.contains(np.asarray(x), np.asarray(y), header.crs)
     return Selected(
         found[core & inside & own],

@@ -208,7 +208,7 @@ def iter_windows(
         for batch in stream_windows(source, header.grid, plan.wanted, batch_size=1):
             index = int(batch.index[0])
             x, y = (int(offset) for offset in header.grid.offsets(batch.index)[0])
-            box = GeoBox((size, size), transform * Affine.translation(x, y), source.crs)
+            box = GeoBox((size, size), transform @ Affine.translation(x, y), source.crs)
             yield xr.DataArray(
                 batch.pixels[0],
                 dims=("band", *box.dimensions),

@@ -138,7 +138,7 @@ class RasterSource:
 
     def _open(self, **options: object) -> rasterio.DatasetReader:
         try:
-            with rasterio.Env(**gdal_env()):
+            with rasterio.Env(**gdal_env(self.href)):
                 return rasterio.open(self._path, **self._options, **options)
         except (RasterioError, OSError) as error:
             raise RasterError(f"{self._name} can't be opened: {_reason(error)}.") from error
@@ -247,7 +247,7 @@ class RasterSource:
         window = Window(x0, y0, x1 - x0, y1 - y0)  # type: ignore[call-arg]
         bounds = (x0, y0, x1, y1)
         try:
-            with rasterio.Env(**gdal_env()), _complaints() as complaints:
+            with rasterio.Env(**gdal_env(self.href)), _complaints() as complaints:
                 data = self._dataset.read(list(self._indexes), window=window)
                 valid = self._valid(data, window)
         except (RasterioError, OSError) as error:
@@ -293,7 +293,7 @@ class RasterSource:
         high, wide = self.block
         damaged: list[Rectangle] = []
         level = {} if self._level is None else {"overview_level": self._level}
-        with rasterio.Env(**gdal_env()), self._open(sharing=False, **level) as dataset:
+        with rasterio.Env(**gdal_env(self.href)), self._open(sharing=False, **level) as dataset:
             for top in range(y0 - y0 % high, y1, high):
                 for left in range(x0 - x0 % wide, x1, wide):
                     right, bottom = min(left + wide, self.width), min(top + high, self.height)

@@ -64,7 +64,7 @@ class Region:
         outside = np.zeros(grid.shape, bool)
         owned = np.zeros(grid.shape, bool)
         if transform is not None and crs is not None:
-            to_pixels = ~(transform * Affine.scale(*scale))
+            to_pixels = ~(transform @ Affine.scale(*scale))
             if self.aoi is not None:
                 outside = ~grid.touched(_to_pixels(self.aoi, to_pixels, crs))
             if self.foreign is not None:
@@ -115,7 +115,7 @@ def _to_pixels(geometry: BaseGeometry, to_pixels: Affine, crs: str) -> BaseGeome
 
     def convert(points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = project.transform(points[:, 0], points[:, 1])
-        column, row = to_pixels * (np.asarray(x), np.asarray(y))
+        column, row = to_pixels @ (np.asarray(x), np.asarray(y))
         return np.stack([column, row], axis=1)
 
     return shapely.make_valid(shapely.transform(dense, convert))

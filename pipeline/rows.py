@@ -86,6 +86,33 @@ class RowSchema:
             ],
         )
 
+    def describe(self) -> list[tuple[str, str, str]]:
+        """Name, type and meaning of each column."""
+        meanings = dict(_MEANINGS)
+        for crop in self.crops:
+            meanings[f"{crop.name}_label"] = "likeliest class of the crop"
+            meanings[f"{crop.name}_score"] = "its probability"
+            meanings[f"{crop.name}_scores"] = f"probabilities of {', '.join(crop.labels)}"
+        return [(f.name, str(f.type), meanings[f.name]) for f in self.arrow]
+
+
+_PIXELS = "pixels of the source raster, origin top left"
+_MEANINGS = {
+    "detection_id": "hash of scene, model and box: the same detection has the same id in every run",
+    "scene_id": "id of the scene's item in this collection",
+    "image_path": "where the pixels came from",
+    "datetime": "acquisition time of the scene, UTC",
+    "xmin": f"left edge, {_PIXELS}",
+    "ymin": f"upper edge, {_PIXELS}",
+    "xmax": f"right edge, {_PIXELS}",
+    "ymax": f"lower edge, {_PIXELS}",
+    "label": "class that the detector gave",
+    "score": "the detector's confidence, 0 to 1",
+    "area_m2": "ground area of the box in square metres",
+    "geometry": "the box in the output CRS",
+    "bbox": "bounds of the geometry",
+}
+
 
 def build_table(
     detections: SceneDetections,
@@ -158,7 +185,7 @@ def box_polygons(
     if target is not None:
         if transform is None or crs is None:
             raise ValueError("the raster has no georeferencing")
-        x, y = transform * (x, y)
+        x, y = transform @ (x, y)
         if not CRS.from_user_input(crs).equals(CRS.from_user_input(target)):
             x, y = transformer(crs, target).transform(x, y)
     return shapely.polygons(np.stack([x, y], axis=-1))

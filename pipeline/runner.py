@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..catalog import Records, Storage, open_storage
 from ..catalog.errors import JobError, OutputError
-from ..catalog.records import read_collection, write_collection, write_snapshot
+from ..catalog.collection import read_collection, write_collection, write_snapshot
 from .commit import SceneOutcome, finished
 from .planner import ScenePlan
 from .progress import RunProgress
@@ -149,7 +149,7 @@ def _claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:
         description=f"Detections by {settings.schema.model}, swept by geosweep.",
         fingerprint=settings.fingerprint,
         job=job.to_public_dict(),
-        columns=[(f.name, str(f.type), "") for f in settings.schema.arrow],
+        columns=settings.schema.describe(),
         models=settings.models,
     )
 

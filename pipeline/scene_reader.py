@@ -105,7 +105,7 @@ def plan_scene(
     scale = (size[0] / source.width, size[1] / source.height)
     side = windows.size
     if windows.resolution is not None and source.transform is not None:
-        level = source.transform * Affine.scale(*scale)
+        level = source.transform @ Affine.scale(*scale)
         gsd = ground_sample_distance(level, (source.width, source.height), source.crs)
         side = max(1, round(windows.size * windows.resolution / gsd))
     grid = WindowGrid.cover(source.width, source.height, side, windows.overlap)

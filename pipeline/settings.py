@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from ..catalog.errors import JobError
 from .rows import CropColumns, RowSchema
 
 if TYPE_CHECKING:
@@ -26,6 +27,23 @@ class ModelFace:
     name: str
     version: str
     labels: tuple[str, ...]
+
+    @classmethod
+    def look_up(cls, name: str, kind: Literal["detector", "cropmodel"]) -> ModelFace:
+        """Read a model's particulars; one made by a user's function has to be made to tell them."""
+        from ..models import load_crop_model, load_detector, model_info
+
+        info = model_info(name, kind)
+        if info.kind != kind:
+            wanted, key = ("a detector", "detector.model")
+            if kind == "cropmodel":
+                wanted, key = ("a crop model", "crop_models")
+            raise JobError(f"{name} is not {wanted}, so it can't stand under {key}.")
+        labels = tuple(info.labels)
+        if not labels:
+            load = load_detector if kind == "detector" else load_crop_model
+            labels = tuple(load(name, device="cpu").labels)
+        return cls(info.name, info.version, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +76,9 @@ class Settings:
         ModelError
             If one can't be found or read.
         """
-        from ..models import model_info
-
         job = _absolute(job)
-        detector = model_info(job.detector.model)
-        crops = {spec.name: model_info(spec.model) for spec in job.crop_models}
-        return cls.build(
-            job,
-            ModelFace(detector.name, detector.version, tuple(detector.labels)),
-            {
-                name: ModelFace(info.name, info.version, tuple(info.labels))
-                for name, info in crops.items()
-            },
-        )
+        crops = {spec.name: ModelFace.look_up(spec.model, "cropmodel") for spec in job.crop_models}
+        return cls.build(job, ModelFace.look_up(job.detector.model, "detector"), crops)
 
     @classmethod
     def build(cls, job: Job, detector: ModelFace, crops: Mapping[str, ModelFace]) -> Settings:
