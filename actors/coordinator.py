@@ -268,7 +268,11 @@ class Coordinator:
             name: np.concatenate(
                 [
                     np.zeros((0, width), np.float32),
-                    *(rows for (owner, _), rows in zip(crops, results, strict=True) if owner == name),
+                    *(
+                        rows
+                        for (owner, _), rows in zip(crops, results, strict=True)
+                        if owner == name
+                    ),
                 ]
             )
             for name, width in self._settings.crop_classes.items()
@@ -298,5 +302,3 @@ def _raise_first(tasks: set[asyncio.Task[None]]) -> None:
     for task in tasks:
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
             raise error
-
-

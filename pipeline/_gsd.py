@@ -76,7 +76,7 @@ def _planar_area(transform: Affine, crs: str) -> float | None:
     parsed = _crs(crs)
     if parsed.is_geographic or not parsed.axis_info:
         return None
-    return abs(transform.determinant) * parsed.axis_info[0].unit_conversion_factor**2
+    return abs(transform.determinant) * parsed.axis_info[0].unit_conversion_factor ** 2
 
 
 def _to_equal_area(crs: str, points: NDArray[np.float64]) -> NDArray[np.float64]:

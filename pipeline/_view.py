@@ -242,7 +242,8 @@ class _Gatherer:
         if frame.crs is None:
             dx, dy = scene.shift
             moved = shapely.transform(
-                frame.geometry.to_numpy(), lambda xy: np.column_stack([xy[:, 0] + dx, dy - xy[:, 1]])
+                frame.geometry.to_numpy(),
+                lambda xy: np.column_stack([xy[:, 0] + dx, dy - xy[:, 1]]),
             )
             return frame.set_geometry(gpd.GeoSeries(moved, index=frame.index))
         placed = frame

@@ -71,20 +71,27 @@ def _setup(
 @app.command()
 @_guarded
 def detect(
-    rasters: Annotated[list[str], typer.Argument(help="Files, URLs or folders.", show_default=False)],
+    rasters: Annotated[
+        list[str], typer.Argument(help="Files, URLs or folders.", show_default=False)
+    ],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder or s3://bucket/prefix.")],
     detector: Annotated[str, typer.Option(help="Name, file or hf:owner/repo.")] = "geosweep/tree",
     crop_model: Annotated[
         list[str] | None, typer.Option(help="Classifier for the crops; may be repeated.")
     ] = None,
     window: Annotated[int, typer.Option(help="Window side in pixels.")] = 400,
-    overlap: Annotated[float, typer.Option(help="Share of a window its neighbour has, too.")] = 0.05,
+    overlap: Annotated[
+        float, typer.Option(help="Share of a window its neighbour has, too.")
+    ] = 0.05,
     score: Annotated[
-        float | None, typer.Option(help="Least score; default: the model's own (0.3 for geosweep/tree).")
+        float | None,
+        typer.Option(help="Least score; default: the model's own (0.3 for geosweep/tree)."),
     ] = None,
     bbox: Annotated[str | None, typer.Option(help="W,S,E,N in degrees.")] = None,
     bands: Annotated[str | None, typer.Option(help="Three band numbers, such as 1,2,3.")] = None,
-    rescale: Annotated[str | None, typer.Option(help="LOW,HIGH: values of black and white.")] = None,
+    rescale: Annotated[
+        str | None, typer.Option(help="LOW,HIGH: values of black and white.")
+    ] = None,
     resolution: Annotated[float | None, typer.Option(help="GSD in metres to detect at.")] = None,
     crs: Annotated[str, typer.Option(help="CRS of the output; none for pixels.")] = "EPSG:4326",
     engine: EngineOption = "local",
@@ -203,7 +210,16 @@ def models_show(
 
     info = model_info(name)
     table = Table(show_header=False)
-    for key in ("name", "version", "kind", "licence", "window_size", "gsd", "score_threshold", "nms_iou"):
+    for key in (
+        "name",
+        "version",
+        "kind",
+        "licence",
+        "window_size",
+        "gsd",
+        "score_threshold",
+        "nms_iou",
+    ):
         value = getattr(info, key)
         table.add_row(key, "–" if value is None else str(value))
     table.add_row("labels", ", ".join(info.labels))

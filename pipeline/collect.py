@@ -101,9 +101,7 @@ class SceneCollector:
         self._merge = merge
         self._parts: dict[int, tuple[Selected, dict[str, NDArray[np.float32]]]] = {}
 
-    def add(
-        self, number: int, selected: Selected, classes: dict[str, NDArray[np.float32]]
-    ) -> None:
+    def add(self, number: int, selected: Selected, classes: dict[str, NDArray[np.float32]]) -> None:
         """Add batch `number` with the class probabilities of its crops."""
         self._parts[number] = (selected, classes)
 
@@ -128,7 +126,10 @@ class SceneCollector:
         )
         classes = {
             name: np.concatenate(
-                [np.zeros((0, width), np.float32), *(probabilities[name] for _, probabilities in parts)]
+                [
+                    np.zeros((0, width), np.float32),
+                    *(probabilities[name] for _, probabilities in parts),
+                ]
             )[merged.source]
             for name, width in crop_models.items()
         }

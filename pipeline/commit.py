@@ -90,7 +90,9 @@ class Committer:
         self._commit(task, status, detections.counts, timings, data=key, rows=table.num_rows)
         return SceneOutcome(scene.id, status, detections.counts, timings)
 
-    def fail(self, task: SceneTask, error: str, counts: dict[str, int] | None = None) -> SceneOutcome:
+    def fail(
+        self, task: SceneTask, error: str, counts: dict[str, int] | None = None
+    ) -> SceneOutcome:
         """Record that a scene can't be done, and why."""
         reason = scrub(error)
         tally = counts or {"windows": 0, "windows_failed": 0}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..models.crops import crop_bounds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -59,7 +59,9 @@ class Found:
         """Join parts, in order."""
         if not parts:
             return cls.empty()
-        return cls(*(np.concatenate([getattr(p, part.name) for p in parts]) for part in fields(cls)))
+        return cls(
+            *(np.concatenate([getattr(p, part.name) for p in parts]) for part in fields(cls))
+        )
 
 
 def detect_batch(

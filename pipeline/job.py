@@ -85,7 +85,9 @@ class OutputSpec(_Block):
             try:
                 CRS.from_user_input(value)
             except CRSError as error:
-                raise ValueError(f"{value!r} is no known CRS; write for example EPSG:4326") from error
+                raise ValueError(
+                    f"{value!r} is no known CRS; write for example EPSG:4326"
+                ) from error
         return value
 
 
@@ -139,7 +141,9 @@ class Job(_Block):
         names = [spec.name for spec in value]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ValueError(f"two crop models are named {sorted(twice)[0]!r}; give each its own name")
+            raise ValueError(
+                f"two crop models are named {sorted(twice)[0]!r}; give each its own name"
+            )
         return value
 
     @classmethod
@@ -161,7 +165,9 @@ class Job(_Block):
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f" (line {mark.line + 1})" if mark else ""
-            raise JobError(f"The job file {path} is not valid YAML{where}; mend it there.") from error
+            raise JobError(
+                f"The job file {path} is not valid YAML{where}; mend it there."
+            ) from error
         return cls.from_dict(content, where=str(path))
 
     @classmethod

@@ -178,7 +178,9 @@ def _join_fragments(
         linked |= neighbours & spans & (_overlap_1d(found.boxes, a, b, 1 - axis) >= JOIN_OVERLAP)
     if not linked.any():
         return untouched
-    graph = coo_array((np.ones(linked.sum(), bool), (a[linked], b[linked])), shape=(len(found),) * 2)
+    graph = coo_array(
+        (np.ones(linked.sum(), bool), (a[linked], b[linked])), shape=(len(found),) * 2
+    )
     _, group = connected_components(graph, directed=False)
     return _unite(found, group)
 

@@ -137,7 +137,9 @@ def plan(
             continue
         try:
             header, windows = plan_scene(source, job.windows, task.region)
-            pixels = _covered_pixels(header.grid.xs, header.grid.ys, header.grid.valid, windows.wanted)
+            pixels = _covered_pixels(
+                header.grid.xs, header.grid.ys, header.grid.valid, windows.wanted
+            )
             totals["windows"] += header.grid.count
             totals["read"] += windows.count
             totals["aoi"] += windows.outside_aoi

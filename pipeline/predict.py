@@ -199,7 +199,9 @@ def iter_windows(
     from odc.geo.xr import xr_coords
 
     chosen = open_bands(bands, rescale)
-    source = RasterSource(str(path), BandSelection(chosen.bands, chosen.rescale, for_detector=False))
+    source = RasterSource(
+        str(path), BandSelection(chosen.bands, chosen.rescale, for_detector=False)
+    )
     try:
         aoi = shapely.box(*bbox) if bbox is not None else None
         header, plan = plan_scene(source, _window_spec(size, overlap), Region(aoi))

@@ -181,7 +181,9 @@ class RasterSource:
         if not self._selection.for_detector:
             return every
         colour = tuple(
-            i for i, kind in zip(every, dataset.colorinterp, strict=True) if kind != ColorInterp.alpha
+            i
+            for i, kind in zip(every, dataset.colorinterp, strict=True)
+            if kind != ColorInterp.alpha
         )
         if len(colour) != 3:
             raise RasterError(

@@ -48,7 +48,11 @@ class Region:
         return self.aoi is None and self.foreign is None
 
     def plan(
-        self, grid: WindowGrid, transform: Affine | None, crs: str | None, scale: tuple[float, float]
+        self,
+        grid: WindowGrid,
+        transform: Affine | None,
+        crs: str | None,
+        scale: tuple[float, float],
     ) -> WindowPlan:
         """Choose the windows worth reading.
 

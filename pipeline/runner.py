@@ -219,5 +219,3 @@ def _records_of(storage: Storage, wanted: set[str]) -> Iterator[SceneRecord]:
     for record in Records(storage).all():
         if record.scene.id in wanted:
             yield record
-
-

@@ -95,7 +95,13 @@ def sweep_scene(
             classes: dict[str, NDArray[np.float32]] = {}
             for spec in job.crop_models:
                 classes[spec.name] = _classify(
-                    selected.found, batch, header, spec, crop_models[spec.name], read_rectangle, clock
+                    selected.found,
+                    batch,
+                    header,
+                    spec,
+                    crop_models[spec.name],
+                    read_rectangle,
+                    clock,
                 )
             collector.add(number, selected, classes)
             if on_windows is not None:

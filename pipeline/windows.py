@@ -77,7 +77,9 @@ class WindowGrid:
         rows, columns = np.divmod(np.asarray(index, dtype=np.int64), len(self.xs))
         return np.stack([self.xs[columns], self.ys[rows]], axis=-1)
 
-    def in_core(self, index: NDArray[np.integer], centres: NDArray[np.floating]) -> NDArray[np.bool_]:
+    def in_core(
+        self, index: NDArray[np.integer], centres: NDArray[np.floating]
+    ) -> NDArray[np.bool_]:
         """Whether each centre lies in the core of its window.
 
         Cores meet half-way through the overlap of neighbouring windows and so tile the raster; they

@@ -1,0 +1,65 @@
+"""Painted scenes with known answers, and jobs over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.transform import from_origin
+
+from geosweep.pipeline import Job
+from tests.detectors import grey, paint_patches
+from tests.rasters import write_raster
+
+WIDTH, HEIGHT = 1300, 1000
+
+
+def painted_scene(
+    folder: Path, number: int, *, poison: bool = False, step_m: float = 200.0
+) -> Path:
+    """A COG with some 40 red and 15 blue patches; poisoned ones also hold a green one."""
+    rng = np.random.default_rng(number)
+    data = grey(HEIGHT, WIDTH, number)
+    # On a lattice, so that patches never touch and each is one object.
+    cells = rng.permutation([(x, y) for x in range(10, 1150, 140) for y in range(10, 850, 140)])
+    for place, (x, y) in enumerate(cells[:55]):
+        wide, high = rng.integers(8, 125, 2)
+        colour = "blue" if place >= 40 else "red"
+        paint_patches(data, [(x, y, x + wide, y + high)], colour)
+    if poison:
+        paint_patches(data, [(700, 985, 710, 995)], "poison")
+    return write_raster(
+        folder / f"scene{number}.tif",
+        data,
+        driver="COG",
+        compress="DEFLATE",
+        blocksize=256,
+        transform=from_origin(500_000 + number * step_m, 4_978_000, 0.1, 0.1),
+    )
+
+
+def job_over(rasters: list[Path], output: Path, *, detector: str = "paint", **blocks: Any) -> Job:
+    """A job over plain rasters with one of the test detectors."""
+    return Job.from_dict(
+        {
+            "name": "test",
+            "source": {"rasters": [str(path) for path in rasters]},
+            "detector": {"model": f"tests.detectors:{detector}"},
+            "output": {"path": str(output)},
+            **blocks,
+        }
+    )
+
+
+def assert_sums(counts: dict[str, int]) -> None:
+    """Every scene and window of a plan ends counted."""
+    assert counts["scenes"] == counts["succeeded"] + counts["empty"] + counts["failed"]
+    assert counts["unfinished"] == 0
+    assert counts["windows"] == sum(
+        counts[f"windows_{end}"]
+        for end in ("processed", "skipped_nodata", "skipped_aoi", "skipped_owned", "failed")
+    )
+    assert counts["detections"] == (
+        counts["detections_raw"] - counts["detections_outside_aoi"] - counts["duplicates_removed"]
+    )
