@@ -1,8 +1,8 @@
 """The one family of errors that geosweep raises on purpose.
 
-Each message is one sentence that names the file or key, the value and the remedy: the CLI prints it
-as it is and exits with `exit_code`, without a traceback. They live in `catalog/` because that is the
-lightest folder, which all others may import.
+Each message is one sentence that names the file or key, the value and the remedy: the CLI prints
+it as it is and exits with `exit_code`, without a traceback. They live in `catalog/` because that is
+the lightest folder, which all others may import.
 """
 
 

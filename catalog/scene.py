@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from .hrefs import stable_href
+
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
@@ -34,10 +36,10 @@ class Scene:
         Outline in EPSG:4326, or None when unknown.
     crs, transform, shape
         `proj:code`/WKT, the six affine coefficients in rasterio's order (a, b, c, d, e, f) and
-        (height, width) in pixels; None where the source does not say and the header could not be read.
+        (height, width) in pixels; None where the source does not say and the header can't be read.
     error
-        Why the raster can't be read, for rasters the user named that are missing or unreadable. Such
-        a scene is still planned, and ends as a failed record.
+        Why the raster can't be read, for rasters the user named that are missing or unreadable.
+        Such a scene is still planned, and ends as a failed record.
     """
 
     id: str
@@ -56,6 +58,9 @@ class Scene:
 
     @property
     def source_version(self) -> str:
-        """Hash of what tells one version of this raster's data from another (16 hex digits)."""
-        parts = (self.href, self.asset, self.updated, self.checksum)
+        """Hash of what tells one version of this raster's data from another (16 hex digits).
+
+        Signing the same URL anew does not change it.
+        """
+        parts = (stable_href(self.href), self.asset, self.updated, self.checksum)
         return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:16]

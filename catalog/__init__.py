@@ -1,0 +1,50 @@
+"""STAC in, STAC out: sources of scenes, commit records and the storage behind them."""
+
+from .collection import read_collection, write_collection, write_snapshot
+from .errors import (
+    ClusterError,
+    GeosweepError,
+    JobError,
+    ModelError,
+    OutputError,
+    RasterError,
+    SourceError,
+    StorageError,
+)
+from .gdal import gdal_env
+from .hrefs import gdal_path, public_href, scrub
+from .records import Records, SceneRecord
+from .scene import Scene
+from .sources import Source, open_source
+from .spec import SourceSpec
+from .stacitems import from_item, to_item
+from .storage import MissingKeyError, Storage, open_storage
+
+__all__ = [
+    "ClusterError",
+    "GeosweepError",
+    "JobError",
+    "MissingKeyError",
+    "ModelError",
+    "OutputError",
+    "RasterError",
+    "Records",
+    "Scene",
+    "SceneRecord",
+    "Source",
+    "SourceError",
+    "SourceSpec",
+    "Storage",
+    "StorageError",
+    "from_item",
+    "gdal_env",
+    "gdal_path",
+    "open_source",
+    "open_storage",
+    "public_href",
+    "read_collection",
+    "scrub",
+    "to_item",
+    "write_collection",
+    "write_snapshot",
+]

@@ -1,0 +1,77 @@
+"""Reading small files (JSON, parquet indices) from disks, web servers and object stores."""
+
+from __future__ import annotations
+
+import base64
+import time
+import urllib.error
+import urllib.request
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from .errors import SourceError
+from .hrefs import local_path, public_href, scrub
+
+_TIMEOUT_S = 60
+_TRIES = 3
+
+
+def read_bytes(href: str) -> bytes:
+    """Return the content of a local file, or of an http(s), s3, gs or az URL.
+
+    Raises
+    ------
+    SourceError
+        If it is missing or can't be read; servers that answer 429 or 5xx are asked three times.
+    """
+    path = local_path(href)
+    try:
+        if path is not None:
+            return path.read_bytes()
+        if urlsplit(href).scheme in ("http", "https"):
+            return _read_http(href)
+        return _read_object(href)
+    except FileNotFoundError:
+        raise SourceError(f"{public_href(href)} does not exist") from None
+    except IsADirectoryError:
+        raise SourceError(f"{public_href(href)} is a folder, not a file") from None
+    except Exception as error:
+        reason = scrub(str(error)).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(f"{public_href(href)} can't be read: {reason}") from None
+
+
+def _read_http(href: str) -> bytes:
+    request = _request(href)
+    for attempt in range(1, _TRIES + 1):
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+                return response.read()
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                raise FileNotFoundError from None
+            if attempt == _TRIES or not (error.code == 429 or error.code >= 500):
+                raise
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            if attempt == _TRIES:
+                raise
+        time.sleep(0.5 * 2 ** (attempt - 1))
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _request(href: str) -> urllib.request.Request:
+    parts = urlsplit(href)
+    userinfo, _, netloc = parts.netloc.rpartition("@")
+    path = quote(parts.path, safe="/%:@!$&'()*+,;=~")
+    request = urllib.request.Request(urlunsplit((parts.scheme, netloc, path, parts.query, "")))
+    if userinfo:
+        token = base64.b64encode(unquote(userinfo).encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    return request
+
+
+def _read_object(href: str) -> bytes:
+    import obstore
+
+    from .objectstore import connect
+
+    folder, _, name = href.rpartition("/")
+    return bytes(obstore.get(connect(folder), name).bytes())

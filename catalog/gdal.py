@@ -1,0 +1,33 @@
+"""GDAL's settings for reading rasters, kept in one place."""
+
+from __future__ import annotations
+
+from .hrefs import is_remote
+
+# Measured in shared/FACTS: without these GDAL lists the folder on open (ten requests instead of
+# two), never retries, and waits for ever on a stalled server.
+_COMMON: dict[str, str | int] = {
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "GDAL_CACHEMAX": 64,
+    "CPL_VSIL_CURL_CACHE_SIZE": "134217728",
+    "GDAL_HTTP_MAX_RETRY": "5",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_LOW_SPEED_TIME": "10",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "10000",
+}
+
+
+def gdal_env(href: str | None = None) -> dict[str, str | int]:
+    """Return the options for `rasterio.Env` under which `href` is opened and read.
+
+    Parameters
+    ----------
+    href
+        The raster. A local one keeps its sidecars (world file, ``.aux.xml``, ``.ovr``): looking for
+        them is cheap on a disk and they may hold the georeferencing. None means remote.
+    """
+    if href is not None and not is_remote(href):
+        return dict(_COMMON)
+    return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", **_COMMON}

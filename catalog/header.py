@@ -1,0 +1,161 @@
+"""What one look at a raster's header tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from .errors import RasterError
+from .gdal import gdal_env
+from .hrefs import gdal_path, local_path, public_href, scrub
+
+if TYPE_CHECKING:
+    import rasterio
+    from rasterio.crs import CRS
+    from shapely.geometry.base import BaseGeometry
+
+Transform = tuple[float, float, float, float, float, float]
+
+_TIME_TAGS = ("ACQUISITIONDATETIME", "TIFFTAG_DATETIME")
+_TIME_FORMATS = ("%Y:%m:%d %H:%M:%S", "%Y-%m-%d %H:%M:%S")
+_OUTLINE_POINTS = 20  # per side; a UTM edge of 100 km then bends by less than a metre between them
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Georeferencing of a raster, as `Scene` holds it, and its acquisition time if tagged."""
+
+    crs: str | None
+    transform: Transform | None
+    shape: tuple[int, int]
+    datetime: datetime | None
+
+
+def read_header(href: str) -> Header:
+    """Open `href` once and return its header; remembered for as long as a local file is unchanged.
+
+    Raises
+    ------
+    RasterError
+        If it is missing, unreadable or no raster.
+    """
+    return _read_header(href, local_stamp(href))
+
+
+def local_stamp(href: str) -> str | None:
+    """Return ``size-mtime_ns`` of a local file; None for remote and missing ones."""
+    path = local_path(href)
+    if path is None:
+        return None
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def outline(shape: tuple[int, int], transform: Transform, crs: str) -> BaseGeometry | None:
+    """Return the outline of a pixel grid in EPSG:4326.
+
+    Parameters
+    ----------
+    shape
+        (height, width) in pixels.
+    transform
+        Affine coefficients a, b, c, d, e, f; rotation and shear are respected.
+    crs
+        Anything rasterio understands.
+
+    Returns
+    -------
+    Polygon or MultiPolygon
+        With points along each side, because straight sides in a projection are curves in degrees;
+        cut at the antimeridian. None where the CRS has no relation to longitude and latitude.
+    """
+    import numpy as np
+    import shapely
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform_geom
+
+    height, width = shape
+    step = np.linspace(0, 1, _OUTLINE_POINTS, endpoint=False)
+    cols = np.concatenate([step, np.ones_like(step), 1 - step, np.zeros_like(step)]) * width
+    rows = np.concatenate([np.zeros_like(step), step, np.ones_like(step), 1 - step]) * height
+    a, b, c, d, e, f = transform
+    xs, ys = a * cols + b * rows + c, d * cols + e * rows + f
+    ring = shapely.Polygon(np.column_stack([xs, ys]))
+    try:
+        geometry = transform_geom(crs, "EPSG:4326", shapely.geometry.mapping(ring))
+        outline = shapely.geometry.shape(geometry)
+    except (RasterioError, ValueError):
+        return None
+    if outline.is_empty or not np.isfinite(shapely.get_coordinates(outline)).all():
+        return None
+    return outline if outline.is_valid else shapely.make_valid(outline)
+
+
+@lru_cache(maxsize=4096)
+def _read_header(href: str, stamp: str | None) -> Header:
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    path = local_path(href)
+    if path is not None:
+        if not path.exists():
+            raise RasterError(f"{path} does not exist")
+        if path.is_dir():
+            raise RasterError(f"{path} is a folder, not a raster")
+        if path.stat().st_size == 0:
+            raise RasterError(f"{path} is empty (0 bytes)")
+    try:
+        with rasterio.Env.from_defaults(**gdal_env(href)), rasterio.open(gdal_path(href)) as raster:
+            if raster.count == 0:
+                raise RasterError(f"{public_href(href)} holds no raster bands, only subdatasets")
+            return _header(raster)
+    except RasterioError as error:
+        raise RasterError(f"{public_href(href)} can't be opened: {_reason(error, href)}") from None
+
+
+def _header(raster: rasterio.DatasetReader) -> Header:
+    affine = raster.transform
+    georeferenced = raster.crs is not None or not affine.is_identity
+    return Header(
+        crs=_crs_text(raster.crs) if raster.crs else None,
+        transform=tuple(affine)[:6] if georeferenced else None,  # type: ignore[arg-type]
+        shape=(raster.height, raster.width),
+        datetime=_acquired(raster),
+    )
+
+
+def _crs_text(crs: CRS) -> str:
+    # Only a certain match is named by its code: a near one would move the boxes.
+    authority = crs.to_authority(confidence_threshold=100)
+    return ":".join(authority) if authority else crs.to_wkt()
+
+
+def _acquired(raster: rasterio.DatasetReader) -> datetime | None:
+    tags = {**raster.tags(), **raster.tags(ns="IMAGERY")}
+    for tag in _TIME_TAGS:
+        text = str(tags.get(tag, "")).strip()
+        for pattern in _TIME_FORMATS:
+            try:
+                return datetime.strptime(text, pattern).replace(tzinfo=UTC)
+            except ValueError:
+                continue
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            continue
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return None
+
+
+def _reason(error: Exception, href: str) -> str:
+    text = scrub(str(error)).strip().rstrip(".")
+    for shown in (public_href(gdal_path(href)), public_href(href)):
+        text = text.replace(f"'{shown}'", "it").replace(shown, "it")
+    if "not recognized as being in a supported file format" in text:
+        return "it is not in a raster format that GDAL knows"
+    return text.removeprefix("it: ")

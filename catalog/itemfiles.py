@@ -1,0 +1,205 @@
+"""Files that hold STAC items, read to plain dictionaries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urljoin, urlsplit
+
+from .errors import SourceError
+from .fetch import read_bytes
+from .hrefs import is_remote, local_path, public_href
+
+Item = dict[str, Any]
+Key = tuple[str | None, str]
+
+_PARQUET = (".parquet", ".geoparquet")
+_LINES = (".ndjson", ".jsonl", ".geojsonl", ".ndgeojson")
+_JSON = (".json", ".geojson")
+_INDICES = ("catalog.json", "collection.json")
+
+
+def is_stac_path(href: str) -> bool:
+    """Whether a path or URL ends as a STAC file does."""
+    return href_suffix(href) in (*_PARQUET, *_LINES, *_JSON)
+
+
+def href_suffix(href: str) -> str:
+    """Return the lower-case suffix of a path or URL, with its dot."""
+    name = urlsplit(href).path if "://" in href else href
+    return Path(name).suffix.lower()
+
+
+class ItemFile:
+    """The items that a file, or a static catalog that starts at it, holds.
+
+    Parameters
+    ----------
+    href
+        A path, a folder with a ``catalog.json`` or ``collection.json``, or a URL of a file.
+
+    Raises
+    ------
+    SourceError
+        Here if `href` can't be a STAC file; later, while iterating, if its content is none.
+    """
+
+    def __init__(self, href: str) -> None:
+        self.href = _resolve(href)
+        self.name = public_href(self.href)
+        self._suffix = href_suffix(self.href)
+
+    def keys(self) -> Iterator[Key]:
+        """Yield (collection, id) of every item, duplicates included."""
+        if self._suffix in _PARQUET:
+            from .geoparquet import read_keys
+
+            yield from self._guarded(read_keys)
+            return
+        for item, _ in self.items():
+            yield item.get("collection"), item["id"]
+
+    def items(self) -> Iterator[tuple[Item, str]]:
+        """Yield every item with the href of the file it stands in, to resolve its own hrefs by."""
+        if self._suffix in _PARQUET:
+            from .geoparquet import read_items
+
+            for item in self._guarded(read_items):
+                yield self._checked(item), self.href
+        elif self._suffix in _LINES:
+            yield from self._lines()
+        else:
+            yield from self._document()
+
+    def _guarded(self, read) -> Iterator[Any]:  # noqa: ANN001
+        import pyarrow as pa
+
+        path = local_path(self.href)
+        file: Path | BinaryIO = path if path is not None else BytesIO(read_bytes(self.href))
+        try:
+            yield from read(file)
+        except FileNotFoundError:
+            raise SourceError(f"{self.name} does not exist") from None
+        except (pa.ArrowException, ValueError, KeyError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise SourceError(f"{self.name} is not a stac-geoparquet file: {reason}") from None
+
+    def _lines(self) -> Iterator[tuple[Item, str]]:
+        path = local_path(self.href)
+        if path is not None and not path.is_file():
+            raise SourceError(f"{self.name} does not exist")
+        with BytesIO(read_bytes(self.href)) if path is None else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    item = _parse(line, f"{self.name}, line {number},")
+                    yield self._checked(item, f", line {number},"), self.href
+
+    def _document(self) -> Iterator[tuple[Item, str]]:
+        document = _parse(read_bytes(self.href), self.name)
+        kind = document.get("type")
+        if "conformsTo" in document:
+            raise SourceError(
+                f"{self.name} is a STAC API, which this version can't search: save the items to a "
+                "file and give that as source.stac"
+            )
+        if kind in ("Catalog", "Collection"):
+            yield from self._walk(document)
+        elif kind == "Feature":
+            yield self._checked(document), self.href
+        elif kind == "FeatureCollection" and isinstance(document.get("features"), list):
+            for number, item in enumerate(document["features"]):
+                yield self._checked(item, f", feature {number},"), self.href
+        else:
+            raise SourceError(
+                f"{self.name} is JSON but no STAC item, item collection, collection or catalog"
+            )
+
+    def _walk(self, root: dict[str, Any]) -> Iterator[tuple[Item, str]]:
+        """Follow the child and item links of a static catalog, each file once."""
+        seen = {self.href}
+        stack = [(root, self.href)]
+        while stack:
+            document, href = stack.pop()
+            children = []
+            for link in document.get("links", []):
+                rel, target = link.get("rel"), link.get("href")
+                if rel not in ("item", "child") or not target:
+                    continue
+                target = absolute_href(target, href)
+                if target in seen:
+                    continue
+                seen.add(target)
+                linked = _parse(read_bytes(target), public_href(target))
+                if linked.get("type") == "Feature":
+                    yield self._checked(linked, f" links to {public_href(target)}, which"), target
+                else:
+                    children.append((linked, target))
+            stack += reversed(children)
+
+    def _checked(self, item: Any, place: str = "") -> Item:
+        if (
+            not isinstance(item, dict)
+            or not isinstance(item.get("id"), str)
+            or not isinstance(item.get("assets"), dict)
+            or not isinstance(item.get("properties"), dict)
+        ):
+            raise SourceError(
+                f"{self.name}{place} is no STAC item: it needs an id, properties and assets"
+            )
+        return item
+
+
+def absolute_href(href: str, base: str) -> str:
+    """Return `href` as a URL or absolute path, resolved against the file `base`."""
+    if "://" in href or href.startswith("/vsi"):
+        return href
+    if is_remote(base):
+        if base.startswith(("http://", "https://")):
+            return urljoin(base, href)
+        scheme, _, rest = base.partition("://")  # urljoin doesn't know object stores
+        return scheme + urljoin("http://" + rest, href).removeprefix("http")
+    folder = (local_path(base) or Path(base)).parent
+    return str(Path(_normal(folder / href)))
+
+
+def _normal(path: Path) -> str:
+    import os.path
+
+    return os.path.normpath(path.absolute())
+
+
+def _resolve(href: str) -> str:
+    if is_remote(href):
+        if not is_stac_path(href):
+            raise SourceError(
+                f"{public_href(href)} is not the URL of a STAC file (.json, .parquet, .ndjson): "
+                "STAC APIs can't be searched by this version"
+            )
+        return href
+    path = (local_path(href) or Path(href)).expanduser()
+    if path.is_dir():
+        for name in _INDICES:
+            if (path / name).is_file():
+                path = path / name
+                break
+        else:
+            raise SourceError(
+                f"{path} is a folder without catalog.json or collection.json: "
+                "name a STAC file, or give the folder as source.rasters"
+            )
+    return _normal(path)
+
+
+def _parse(data: bytes, name: str) -> dict[str, Any]:
+    if not data.strip():
+        raise SourceError(f"{name} is empty: give a STAC file")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{name} is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise SourceError(f"{name} is JSON but no STAC object")
+    return document

@@ -1,0 +1,161 @@
+"""Storage in S3, Google Cloud Storage, Azure or memory, through obstore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import OutputError, StorageError
+from .hrefs import public_href, scrub
+from .storage import MissingKeyError, check_key
+
+if TYPE_CHECKING:
+    from obstore.store import MemoryStore, ObjectStore
+
+_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory")
+_CLIENT: dict[str, Any] = {"connect_timeout": "10s", "timeout": "120s"}
+_RETRY: dict[str, Any] = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
+_memory: dict[str, MemoryStore] = {}
+
+
+def connect(url: str) -> ObjectStore:
+    """Return obstore's store for the folder at `url`; credentials come from the environment.
+
+    Raises
+    ------
+    OutputError
+        If the scheme is unknown or the URL is malformed.
+    """
+    from obstore import store
+
+    scheme = url.partition("://")[0].lower()
+    if scheme not in _SCHEMES:
+        raise OutputError(
+            f"{public_href(url)} has the unknown scheme '{scheme}': use a folder, s3://, gs:// or az://"
+        )
+    if scheme == "memory":
+        return _memory.setdefault(url.rstrip("/"), store.MemoryStore())
+    if not url.partition("://")[2].strip("/"):
+        raise OutputError(f"{url} names no bucket: write {scheme}://bucket/prefix")
+    options = dict(_CLIENT)
+    try:
+        return store.from_url(url, client_options=options, retry_config=_RETRY)  # type: ignore[arg-type]
+    except Exception as error:
+        raise OutputError(f"{public_href(url)} can't be used: {_first_line(error)}") from None
+
+
+class ObjectStorage:
+    """A `Storage` under a prefix of a bucket.
+
+    Objects appear whole by the nature of these stores; `put_if_absent` is a conditional put
+    (``If-None-Match: *``), and small enough never to become a multipart upload, which could not be
+    conditional.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/") if not url.endswith("://") else url
+        self._store = connect(self._url)
+
+    def __repr__(self) -> str:
+        return f"ObjectStorage('{public_href(self._url)}')"
+
+    def __reduce__(self) -> tuple[type[ObjectStorage], tuple[str]]:
+        return type(self), (self._url,)
+
+    def uri(self, key: str = "") -> str:
+        return public_href(f"{self._url}/{key}" if key else self._url)
+
+    def local_path(self, key: str) -> Path | None:
+        check_key(key)
+        return None
+
+    def get(self, key: str) -> bytes:
+        import obstore
+
+        with self._errors(key):
+            return bytes(obstore.get(self._store, check_key(key)).bytes())
+
+    def exists(self, key: str) -> bool:
+        import obstore
+
+        try:
+            with self._errors(key):
+                obstore.head(self._store, check_key(key))
+        except MissingKeyError:
+            return False
+        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        import obstore
+
+        with self._errors(key):
+            obstore.put(self._store, check_key(key), data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        with self._errors(key):
+            try:
+                obstore.put(self._store, check_key(key), data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def put_file(self, key: str, path: Path) -> None:
+        import obstore
+
+        with self._errors(key):
+            obstore.put(self._store, check_key(key), Path(path))
+
+    def list(self, prefix: str = "", suffix: str = "") -> Iterator[str]:
+        import obstore
+
+        with self._errors(prefix):
+            chunks = iter(obstore.list(self._store, prefix.rstrip("/") or None))
+            if self._url.startswith("memory://"):  # the only store that lists in no order
+                chunks = iter([sorted((o for c in chunks for o in c), key=lambda o: o["path"])])
+            for chunk in chunks:
+                yield from (o["path"] for o in chunk if o["path"].endswith(suffix))
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        try:
+            with self._errors(key):
+                obstore.delete(self._store, check_key(key))
+        except MissingKeyError:
+            pass
+
+    def check_writable(self) -> None:
+        key = ".geosweep-writable"
+        self.put(key, b"")
+        self.delete(key)
+
+    def sweep_temporary(self) -> int:
+        return 0  # a put that is cut off leaves nothing that can be seen
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+        try:
+            yield
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise StorageError(f"{self.uri()}: there is no such bucket") from None
+            raise MissingKeyError(f"{self.uri(key)} does not exist") from None
+        except (PermissionDeniedError, UnauthenticatedError):
+            raise StorageError(
+                f"{self.uri(key)}: access denied, check the credentials in the environment"
+            ) from None
+        except (BaseError, ValueError, OSError) as error:
+            raise StorageError(f"{self.uri(key)} can't be reached: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = scrub(str(error)).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,187 @@
+"""Commit records: what became of a scene, kept as a STAC item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import OutputError
+from .scene import Scene
+from .storage import MissingKeyError, Storage
+
+if TYPE_CHECKING:
+    from .spec import BBox
+
+Status = Literal["succeeded", "empty", "failed"]
+
+ITEMS = "items/"
+COLLECTION = "collection.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRecord:
+    """The outcome of one scene.
+
+    Parameters
+    ----------
+    scene
+        The scene as planned.
+    status
+        ``empty`` scenes were swept and hold nothing; ``failed`` ones were not swept to the end.
+    version
+        Hash of the source's version and the job's fingerprint; part of the data file's name.
+    fingerprint
+        Of the job: settings and models that change the rows.
+    counts, timings
+        Windows, detections … by name; seconds by stage.
+    data
+        Key of the parquet file; None for a failed scene.
+    rows
+        Rows in that file.
+    error
+        Why it failed, without secrets.
+    bbox
+        West, south, east, north of the rows in EPSG:4326, where there are any.
+    software, models
+        Versions by name.
+    created
+        When the record was made; timezone-aware.
+    extra
+        Anything else worth keeping, as JSON.
+    data_size
+        Bytes of the parquet file, where known.
+    """
+
+    scene: Scene
+    status: Status
+    version: str
+    fingerprint: str
+    counts: dict[str, int]
+    timings: dict[str, float]
+    data: str | None
+    rows: int
+    created: datetime
+    error: str | None = None
+    bbox: BBox | None = None
+    software: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    data_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.created.tzinfo is None:
+            raise ValueError(f"created={self.created} has no time zone")
+        if (self.data is None) != (self.status == "failed"):
+            raise ValueError(f"a {self.status} scene with data={self.data!r}")
+
+
+class Records:
+    """The commit records of an output, one item file for each scene.
+
+    Parameters
+    ----------
+    storage
+        Of the output.
+    collection_id
+        Which the items name; read from the output's ``collection.json`` where not given.
+    """
+
+    def __init__(self, storage: Storage, collection_id: str | None = None) -> None:
+        self._storage = storage
+        self._collection_id = collection_id
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of all recorded scenes, sorted by key."""
+        for key in self._storage.list(ITEMS, ".json"):
+            yield key.removeprefix(ITEMS).removesuffix(".json")
+
+    def read(self, scene_id: str) -> SceneRecord | None:
+        """Return a scene's record, or None; raises OutputError where it can't be understood."""
+        item = self.read_item(scene_id)
+        return None if item is None else self._parsed(scene_id, item)
+
+    def read_item(self, scene_id: str) -> dict[str, Any] | None:
+        """Return a scene's item as stored, or None."""
+        key = item_key(scene_id)
+        try:
+            item = json.loads(self._storage.get(key))
+        except MissingKeyError:
+            return None
+        except ValueError:
+            item = None
+        if not isinstance(item, dict):
+            raise OutputError(
+                f"{self._storage.uri(key)} is not a STAC item: remove it to have the scene redone"
+            )
+        return item
+
+    def all(self) -> Iterator[SceneRecord]:
+        """Yield every record, sorted by key, one at a time."""
+        for scene_id in self.ids():
+            record = self.read(scene_id)
+            if record is not None:  # removed since it was listed
+                yield record
+
+    def items(self) -> Iterator[dict[str, Any]]:
+        """Yield every item as stored, sorted by key, one at a time."""
+        for scene_id in self.ids():
+            item = self.read_item(scene_id)
+            if item is not None:
+                yield item
+
+    def commit(self, record: SceneRecord, *, replace: bool) -> bool:
+        """Store a record; from then on readers see the scene's rows.
+
+        Parameters
+        ----------
+        record
+            Its data file must be stored already.
+        replace
+            Whether it takes the place of an earlier record. Otherwise the first of several writers
+            wins.
+
+        Returns
+        -------
+        bool
+            False if another record stands and was left alone.
+        """
+        from .stacitems import to_item
+
+        item = to_item(record, collection_id=self._collection())
+        data = json.dumps(item, indent=1, allow_nan=False, ensure_ascii=False).encode()
+        key = item_key(record.scene.id)
+        if replace:
+            self._storage.put(key, data)
+            return True
+        return self._storage.put_if_absent(key, data)
+
+    def _collection(self) -> str:
+        if self._collection_id is None:
+            from .collection import read_collection
+
+            collection = read_collection(self._storage)
+            if collection is None:
+                raise OutputError(
+                    f"{self._storage.uri(COLLECTION)} does not exist: write the collection first"
+                )
+            self._collection_id = str(collection["id"])
+        return self._collection_id
+
+    def _parsed(self, scene_id: str, item: dict[str, Any]) -> SceneRecord:
+        from .stacitems import from_item
+
+        try:
+            return from_item(item)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OutputError(
+                f"{self._storage.uri(item_key(scene_id))} is not a geosweep record "
+                f"({type(error).__name__}: {error}): remove it to have the scene redone"
+            ) from None
+
+
+def item_key(scene_id: str) -> str:
+    """Return the key of a scene's item."""
+    return f"{ITEMS}{scene_id}.json"

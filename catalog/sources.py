@@ -1,0 +1,214 @@
+"""One entrance to every kind of source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from .errors import SourceError
+from .hrefs import public_href, stable_href
+from .ids import SceneIds
+from .intervals import Interval, overlaps, parse_interval
+from .itemfiles import ItemFile, is_stac_path
+from .items import NoAssetError, choose_asset, failed_scene, item_interval, item_scene
+from .rasters import list_rasters, raster_scene, raster_stem
+from .scene import Scene
+from .spec import BBox, SourceSpec, bbox_geometry, check_bbox
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+_LATER = {
+    "intersects": "use source.bbox",
+    "filter": "use source.collections and source.datetime",
+    "sign": "give hrefs that can be read as they are",
+}
+
+
+class Source:
+    """A stream of scenes that can be iterated again and again, always in the same order.
+
+    Attributes
+    ----------
+    spec
+        What was asked for.
+    total
+        Distinct entries before any filter; known once iteration has begun (at once for rasters).
+    duplicates, outside_aoi, outside_datetime, other_collection
+        How many entries were left out, and why; of the latest iteration. Scenes whose footprint or
+        time is not known are never left out.
+    """
+
+    def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
+        self.spec = spec
+        self.bbox = bbox if bbox is not None else spec.bbox
+        self._interval = parse_interval(spec.datetime) if spec.datetime else None
+        self.total: int | None = None
+        self._reset()
+
+    def __iter__(self) -> Iterator[Scene]:
+        self._reset()
+        area = None if self.bbox is None else bbox_geometry(self.bbox)
+        for scene in self._scenes():
+            if area is None or scene.footprint is None or _overlap(area, scene.footprint):
+                yield scene
+            else:
+                self.outside_aoi += 1
+
+    def describe(self) -> str:
+        """Return in a few words what the source is, for people; without secrets."""
+        raise NotImplementedError
+
+    def _scenes(self) -> Iterator[Scene]:
+        raise NotImplementedError
+
+    def _reset(self) -> None:
+        self.duplicates = self.outside_aoi = self.outside_datetime = self.other_collection = 0
+
+    def _in_time(self, taken: Interval) -> bool:
+        if self._interval is None or taken == (None, None) or overlaps(self._interval, taken):
+            return True
+        self.outside_datetime += 1
+        return False
+
+
+class RasterSource(Source):
+    """Scenes from plain rasters."""
+
+    def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
+        super().__init__(spec, bbox)
+        self._hrefs, self._repeated = list_rasters(spec.rasters or ())
+        self._ids = SceneIds(raster_stem(href) for href in self._hrefs)
+        self.total = len(self._hrefs)
+
+    def describe(self) -> str:
+        if self.total == 1:
+            return public_href(self._hrefs[0])
+        return f"{self.total} rasters"
+
+    def _scenes(self) -> Iterator[Scene]:
+        self.duplicates = self._repeated
+        for href in self._hrefs:
+            scene = raster_scene(href, self._ids(raster_stem(href), stable_href(href)))
+            if self._in_time((scene.datetime, scene.datetime)):
+                yield scene
+
+
+class ItemSource(Source):
+    """Scenes from a file of STAC items, or a static catalog."""
+
+    def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
+        super().__init__(spec, bbox)
+        self._file = ItemFile(spec.stac or "")
+        self._ids: SceneIds | None = None
+
+    def describe(self) -> str:
+        return f"STAC items of {self._file.name}"
+
+    def _scenes(self) -> Iterator[Scene]:
+        if self._ids is None:
+            # A first pass over the ids alone, so that equal ones are told apart before any is given
+            # out.
+            keys = set(self._file.keys())
+            self._ids = SceneIds(item_id for _, item_id in keys)
+            self.total = len(keys)
+        seen = set()
+        swept = False
+        for item, base in self._file.items():
+            key = (item.get("collection"), item["id"])
+            if key in seen:
+                self.duplicates += 1
+                continue
+            seen.add(key)
+            if self.spec.collections and item.get("collection") not in self.spec.collections:
+                self.other_collection += 1
+                continue
+            if not self._in_time(item_interval(item)):
+                continue
+            scene_id = self._ids(item["id"], "\x1f".join(map(str, key)))
+            try:
+                asset = choose_asset(item, self.spec.asset, self._file.name)
+            except NoAssetError as error:
+                if not swept:
+                    raise  # the very first item: the job is wrong rather than the item
+                yield failed_scene(item, base, scene_id, str(error))
+                continue
+            swept = True
+            yield item_scene(item, base, asset, scene_id)
+
+
+def open_source(
+    source: SourceSpec | Mapping[str, Any] | str | Path | Sequence[str | Path],
+    *,
+    bbox: BBox | None = None,
+) -> Source:
+    """Open a source of scenes.
+
+    Parameters
+    ----------
+    source
+        A `SourceSpec` or its fields; or a path or URL, taken as STAC if it ends in ``.json``,
+        ``.geojson``, ``.parquet`` or ``.ndjson`` and as a raster or folder of rasters otherwise; or
+        a list of rasters and folders.
+    bbox
+        West, south, east, north in degrees; takes the place of the spec's own.
+
+    Returns
+    -------
+    Source
+        Iterate it for `Scene`s.
+
+    Raises
+    ------
+    SourceError
+        If the source is not understood, here or on the first steps of an iteration. A single raster
+        that can't be read is no such case: it comes as a scene with `error` set.
+    """
+    spec = _spec(source)
+    if bbox is not None:
+        try:
+            check_bbox(bbox)
+        except ValueError as error:
+            raise SourceError(str(error)) from None
+    for key, remedy in _LATER.items():
+        if getattr(spec, key) is not None:
+            raise SourceError(f"source.{key} is not available in this version: {remedy}")
+    return RasterSource(spec, bbox) if spec.rasters is not None else ItemSource(spec, bbox)
+
+
+def _overlap(area: BaseGeometry, footprint: BaseGeometry) -> bool:
+    # Sharing no more than an edge is no overlap: there are no pixels to sweep.
+    return area.intersects(footprint) and not area.touches(footprint)
+
+
+def _spec(source: object) -> SourceSpec:
+    if isinstance(source, SourceSpec):
+        return source
+    fields: dict[str, Any]
+    if isinstance(source, Mapping):
+        fields = dict(source)
+    elif isinstance(source, str | Path):
+        text = str(source)
+        fields = {"stac": text} if is_stac_path(text) else {"rasters": [text]}
+    elif isinstance(source, Sequence):
+        names = [str(name) for name in source]
+        stac = [name for name in names if is_stac_path(name)]
+        if stac and len(names) > 1:
+            raise SourceError(f"{public_href(stac[0])} is a STAC file in a list: give it alone")
+        fields = {"stac": stac[0]} if stac else {"rasters": names}
+    else:
+        raise SourceError(f"{source!r} is no source: give a path, a list of paths or a SourceSpec")
+    try:
+        return SourceSpec(**fields)
+    except ValidationError as error:
+        raise SourceError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in first["loc"])
+    return f"source.{where}: {message}" if where and not message.startswith("source") else message

@@ -1,0 +1,180 @@
+"""Commit records to STAC items and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .hrefs import public_href, scrub
+from .intervals import format_time, parse_time
+from .records import COLLECTION, SceneRecord
+from .scene import Scene
+
+if TYPE_CHECKING:
+    import pystac
+
+PARQUET = "application/vnd.apache.parquet"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+
+
+def to_item(record: SceneRecord, *, collection_id: str) -> dict[str, Any]:
+    """Return a record as a STAC 1.1 item, without secrets.
+
+    The geometry is the scene's footprint, or null. Where the acquisition time is unknown,
+    `datetime` is null, and the start and end that STAC then demands are the record's own time,
+    flagged by ``geosweep:datetime_unknown``.
+
+    Parameters
+    ----------
+    record
+        What became of the scene.
+    collection_id
+        Of the collection in the output's ``collection.json``.
+    """
+    import pystac
+    from shapely.geometry import mapping
+
+    scene = record.scene
+    footprint = scene.footprint
+    item = pystac.Item(
+        id=scene.id,
+        geometry=None if footprint is None else _plain(mapping(footprint)),
+        bbox=None if footprint is None else list(footprint.bounds),
+        datetime=scene.datetime,
+        start_datetime=None if scene.datetime else record.created,
+        end_datetime=None if scene.datetime else record.created,
+        properties=_properties(record),
+        stac_extensions=[PROJECTION, PROCESSING],
+        collection=collection_id,
+    )
+    item.links = _links(scene)
+    if record.data is not None:
+        asset = pystac.Asset(f"../{record.data}", "Detections", media_type=PARQUET, roles=["data"])
+        if record.data_size is not None:
+            asset.extra_fields["file:size"] = record.data_size
+            item.stac_extensions.append(FILE)
+        item.add_asset("data", asset)
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def from_item(item: dict[str, Any]) -> SceneRecord:
+    """Return the record that `to_item` made `item` from.
+
+    The scene's href comes back in its public form.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If the item was not made by `to_item`.
+    """
+    properties = item["properties"]
+    data = item.get("assets", {}).get("data")
+    bbox = properties.get("geosweep:data_bbox")
+    return SceneRecord(
+        scene=_scene(item),
+        status=properties["geosweep:status"],
+        version=properties["geosweep:version"],
+        fingerprint=properties["geosweep:fingerprint"],
+        counts=dict(properties["geosweep:counts"]),
+        timings=dict(properties["geosweep:timings"]),
+        data=data["href"].removeprefix("../") if data else None,
+        rows=properties["geosweep:rows"],
+        created=parse_time(properties["created"]),
+        error=properties.get("geosweep:error"),
+        bbox=tuple(bbox) if bbox else None,  # type: ignore[arg-type]
+        software=dict(properties.get("processing:software", {})),
+        models=dict(properties.get("geosweep:models", {})),
+        extra=dict(properties.get("geosweep:extra", {})),
+        data_size=data.get("file:size") if data else None,
+    )
+
+
+def _properties(record: SceneRecord) -> dict[str, Any]:
+    scene = record.scene
+    source = {
+        "href": public_href(scene.href),
+        "item_id": scene.item_id,
+        "collection": scene.collection,
+        "asset": scene.asset,
+        "updated": scene.updated,
+        "checksum": scene.checksum,
+        "version": scene.source_version,
+    }
+    properties: dict[str, Any] = {
+        "created": format_time(record.created),
+        "geosweep:status": record.status,
+        "geosweep:version": record.version,
+        "geosweep:fingerprint": record.fingerprint,
+        "geosweep:counts": record.counts,
+        "geosweep:timings": record.timings,
+        "geosweep:rows": record.rows,
+        "geosweep:source": {key: value for key, value in source.items() if value is not None},
+        "geosweep:models": record.models,
+        "processing:software": record.software,
+    }
+    if scene.datetime is None:
+        properties["geosweep:datetime_unknown"] = True
+    if record.error is not None:
+        properties["geosweep:error"] = scrub(record.error)
+    if scene.error is not None:
+        properties["geosweep:source_error"] = scrub(scene.error)
+    if record.bbox is not None:
+        properties["geosweep:data_bbox"] = list(record.bbox)
+    if record.extra:
+        properties["geosweep:extra"] = record.extra
+    if scene.crs is not None:
+        coded = len(scene.crs) < 64 and "[" not in scene.crs
+        properties["proj:code" if coded else "proj:wkt2"] = scene.crs
+    if scene.transform is not None:
+        properties["proj:transform"] = list(scene.transform)
+    if scene.shape is not None:
+        properties["proj:shape"] = list(scene.shape)
+    return properties
+
+
+def _links(scene: Scene) -> list[pystac.Link]:
+    import pystac
+
+    collection = f"../{COLLECTION}"
+    media = pystac.MediaType.JSON
+    return [
+        pystac.Link("root", collection, media),
+        pystac.Link("parent", collection, media),
+        pystac.Link("collection", collection, media),
+        pystac.Link("derived_from", public_href(scene.href)),
+    ]
+
+
+def _scene(item: dict[str, Any]) -> Scene:
+    from shapely.geometry import shape
+
+    properties = item["properties"]
+    source = properties["geosweep:source"]
+    unknown = properties.get("geosweep:datetime_unknown", False)
+    transform = properties.get("proj:transform")
+    size = properties.get("proj:shape")
+    return Scene(
+        id=item["id"],
+        href=source["href"],
+        item_id=source["item_id"],
+        collection=source.get("collection"),
+        asset=source.get("asset"),
+        datetime=None if unknown else parse_time(properties["datetime"]),
+        updated=source.get("updated"),
+        checksum=source.get("checksum"),
+        footprint=shape(item["geometry"]) if item.get("geometry") else None,
+        crs=properties.get("proj:code") or properties.get("proj:wkt2"),
+        transform=tuple(transform) if transform else None,  # type: ignore[arg-type]
+        shape=(size[0], size[1]) if size else None,
+        error=properties.get("geosweep:source_error"),
+    )
+
+
+def _plain(geometry: dict[str, Any]) -> dict[str, Any]:
+    """Turn shapely's tuples into the lists that JSON gives back, so that both compare equal."""
+
+    def lists(value: Any) -> Any:
+        return [lists(part) for part in value] if isinstance(value, list | tuple) else value
+
+    return {key: lists(value) for key, value in geometry.items()}
