@@ -60,7 +60,9 @@ class Detector(Protocol):
     labels: tuple[str, ...]
     device: str
 
-    def detect(self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor) -> list[Detections]:
+    def detect(
+        self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor
+    ) -> list[Detections]:
         """Detect objects in a batch.
 
         Parameters

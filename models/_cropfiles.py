@@ -1,0 +1,118 @@
+"""Reading and writing crop models."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..catalog.errors import ModelError
+from ._checkpoints import labels_by_index, load_strictly, read_state, source_metadata
+from ._cropnet import guess_resnet
+from ._sources import FactorySource, WeightsSource, find_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from .cropmodel import CropModel
+
+_Model = TypeVar("_Model", bound="CropModel")
+_SETTINGS = ("resize", "normalize", "resize_interpolation", "expand", "lr")
+
+
+def settle_classes(
+    num_classes: int | None, label_dict: Mapping[str, int] | None
+) -> tuple[int | None, dict[str, int]]:
+    """Bring the number of classes and their names together.
+
+    Raises
+    ------
+    ModelError
+        If they contradict each other or the indices are not 0, 1, 2 …
+    """
+    if label_dict is None:
+        return num_classes, {str(i): i for i in range(num_classes or 0)}
+    labels = labels_by_index(dict(label_dict), "CropModel")
+    if num_classes is not None and num_classes != len(labels):
+        raise ModelError(
+            f"num_classes is {num_classes}, but label_dict names {len(labels)} labels "
+            f"({', '.join(labels[:5])}); give one of the two, or make them fit."
+        )
+    return len(labels), {name: i for i, name in enumerate(labels)}
+
+
+def load(
+    cls: type[_Model], spec: str | Path, model: nn.Module | None, settings: dict[str, Any]
+) -> _Model:
+    """Load a crop model from wherever `find_source` finds one."""
+    source = find_source(spec)
+    if isinstance(source, FactorySource):
+        raise ModelError(f"{spec}: expected weights, not an import path.")
+    return load_source(cls, source, model, settings)
+
+
+def load_source(
+    cls: type[_Model],
+    source: WeightsSource,
+    model: nn.Module | None = None,
+    settings: dict[str, Any] | None = None,
+) -> _Model:
+    """Build a crop model and fill it with a source's weights, which must fit exactly."""
+    state, extra = read_state(source)
+    own = crop_settings(source, extra)
+    state = {key.removeprefix("model."): value for key, value in state.items()}
+    architecture = own.get("architecture") or guess_resnet(state)
+    if model is None and architecture in (None, "custom"):
+        raise ModelError(
+            f"{source.name}: the network is not one that can be built by name; "
+            "give it as CropModel.load_from_checkpoint(path, model=network)."
+        )
+    label_dict = own.get("label_dict")
+    labels_by_index(label_dict, source.name)
+    arguments = {k: own[k] for k in _SETTINGS if own.get(k) is not None}
+    arguments.update(settings or {})
+    crop_model = cls(
+        label_dict=label_dict, model=architecture if model is None else model, **arguments
+    )
+    assert crop_model.model is not None
+    load_strictly(crop_model.model, state, source.name)
+    crop_model.name = source.name
+    return crop_model.eval()
+
+
+def crop_settings(source: WeightsSource, extra: dict[str, Any]) -> dict[str, Any]:
+    """Collect a crop model's settings from our metadata, our config or DeepForest's.
+
+    Later ones win: DeepForest's ``cropmodel`` section, its checkpoint's ``label_dict``, ours.
+    """
+    theirs = extra.get("cropmodel")
+    found: dict[str, Any] = dict(theirs) if isinstance(theirs, dict) else {}
+    if "label_dict" in extra and not found.get("label_dict"):
+        found["label_dict"] = extra["label_dict"]
+    metadata = source_metadata(source)
+    if metadata.get("kind") == "cropmodel":
+        found.update(metadata["config"])
+    if isinstance(extra.get("geosweep"), dict):
+        found.update(extra["geosweep"])
+    return found
+
+
+def save(crop_model: CropModel, folder: Path) -> Path:
+    """Write ``model.safetensors`` (fp32, keys with ``model.``) and ``config.json``."""
+    from safetensors.torch import save_file
+
+    if crop_model.model is None:
+        raise ModelError("CropModel has no network yet: nothing to save.")
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"model.{name}": value.detach().cpu().contiguous()
+        for name, value in crop_model.model.state_dict().items()
+    }
+    save_file(tensors, str(folder / "model.safetensors"))
+    settings = crop_model.settings()
+    theirs = {k: settings[k] for k in ("label_dict", "resize", "resize_interpolation", "expand")}
+    config = {"cropmodel": {**theirs, "lr": settings["lr"]}, "geosweep": settings}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return folder

@@ -1,0 +1,101 @@
+"""torchvision's RetinaNet with the layout of DeepForest's published weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.resnet import resnet50
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from ..catalog.errors import ModelError
+from ._checkpoints import labels_by_index, load_strictly
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ARCHITECTURE = "retinanet-resnet50-fpn-1"
+"""Raised whenever the same weights would give other boxes."""
+SCORE_THRESHOLD = 0.1
+"""DeepForest's, where its config.json gives none."""
+NMS_IOU = 0.05
+"""DeepForest's, where its config.json gives none."""
+_ANCHORS = 9
+
+
+def build_retinanet(
+    num_classes: int, *, score_threshold: float = SCORE_THRESHOLD, nms_iou: float = NMS_IOU
+) -> RetinaNet:
+    """Build the network with random weights.
+
+    Every setting that the boxes depend on is torchvision's default, as in DeepForest: ResNet-50
+    with frozen batch norm at eps 1e-5, P3–P7 with P6 and P7 computed from P5, images resized to
+    800 px.
+    """
+    body = resnet50(weights=None, norm_layer=partial(FrozenBatchNorm2d, eps=1e-5))
+    backbone = _resnet_fpn_extractor(
+        body,
+        trainable_layers=5,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    return RetinaNet(backbone, num_classes, score_thresh=score_threshold, nms_thresh=nms_iou)
+
+
+def is_retinanet(keys: tuple[str, ...] | dict[str, Tensor]) -> bool:
+    """Whether tensor names look like this layout (maybe with a ``model.`` prefix)."""
+    return any("head.classification_head." in key for key in keys)
+
+
+def retinanet_labels(extra: dict[str, Any], name: str) -> tuple[str, ...]:
+    """Read the label names out of config.json or a checkpoint of DeepForest's."""
+    return labels_by_index(extra.get("label_dict"), name)
+
+
+def retinanet_thresholds(extra: dict[str, Any]) -> tuple[float, float]:
+    """Read the score threshold and the NMS IoU, DeepForest's defaults where there are none."""
+    score = extra.get("score_thresh")
+    nms = extra.get("nms_thresh")
+    return (
+        SCORE_THRESHOLD if score is None else float(score),
+        NMS_IOU if nms is None else float(nms),
+    )
+
+
+def load_retinanet(
+    state: dict[str, Tensor], labels: tuple[str, ...], name: str, *, score: float, nms: float
+) -> RetinaNet:
+    """Build the network and load weights that must fit exactly.
+
+    Parameters
+    ----------
+    state
+        Tensors by name, with or without the ``model.`` prefix; names from before torchvision 0.13
+        are taken too (torchvision renames them itself).
+    labels
+        As many as the weights have classes.
+    name
+        For error messages.
+    score, nms
+        Score threshold and NMS IoU.
+
+    Raises
+    ------
+    ModelError
+        If keys, shapes or the number of classes don't fit.
+    """
+    if any(key.startswith("model.") for key in state):
+        state = {key.removeprefix("model."): value for key, value in state.items()}
+    logits = state.get("head.classification_head.cls_logits.bias")
+    classes = len(labels) if logits is None else len(logits) // _ANCHORS
+    if classes != len(labels):
+        raise ModelError(
+            f"{name}: the weights have {classes} class(es), but label_dict names {len(labels)} "
+            f"({', '.join(labels[:5])}); make label_dict in config.json fit."
+        )
+    network = build_retinanet(classes, score_threshold=score, nms_iou=nms)
+    load_strictly(network, state, name)
+    return network

@@ -1,0 +1,221 @@
+"""The light single-shot detector: torchvision's RetinaNet on EfficientNet-Lite0.
+
+Lin et al., *Focal Loss for Dense Object Detection*, 2017 (https://arxiv.org/abs/1708.02002).
+Anchors, matching, box coding and per-class NMS are torchvision's; backbone, pyramid and head are
+sized for a CPU, and images are taken at their own scale instead of being resized to 800 px.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import FeaturePyramidNetwork, generalized_box_iou_loss, sigmoid_focal_loss
+
+from ._efficientnet import MEAN, STD, EfficientNetLite0, conv_bn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+ARCHITECTURE = "singleshot-1"
+"""Raised whenever the same weights would give other boxes."""
+
+
+@dataclass(frozen=True)
+class SingleShotConfig:
+    """Everything that shapes the network; stored beside its weights.
+
+    Parameters
+    ----------
+    num_classes
+        Object classes; there is no background class.
+    channels
+        Width of the pyramid and of the head.
+    strides
+        Strides of the levels that carry anchors (the pyramid's context always starts at 32).
+    anchor_sizes
+        For each level, the sides of its anchors in pixels; as many for each level.
+    aspect_ratios
+        Height / width of the anchors.
+    head_convs
+        3×3 convolutions in front of each of the two outputs.
+    fg_iou, bg_iou
+        An anchor is positive from `fg_iou` on, negative below `bg_iou`, ignored between.
+    focal_alpha, focal_gamma
+        Of the focal loss.
+    detections_per_image, candidates_per_level
+        Caps after and before NMS, high enough for a dense canopy.
+    """
+
+    num_classes: int = 1
+    channels: int = 96
+    strides: tuple[int, ...] = (8, 16)
+    anchor_sizes: tuple[tuple[int, ...], ...] = ((14, 20, 28, 40), (52, 72, 100, 140))
+    aspect_ratios: tuple[float, ...] = (1.0,)
+    head_convs: int = 2
+    fg_iou: float = 0.5
+    bg_iou: float = 0.4
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    detections_per_image: int = 2000
+    candidates_per_level: int = 4000
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SingleShotConfig:
+        """Read what `to_dict` wrote (JSON turns tuples into lists)."""
+        tuples = {k: _tuple(v) for k, v in values.items()}
+        return cls(**tuples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict."""
+        return asdict(self)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+class _Pyramid(nn.Module):
+    """EfficientNet-Lite0 under a feature pyramid; returns the levels in `strides` only."""
+
+    def __init__(self, channels: int, strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.body = EfficientNetLite0(tuple(sorted({*strides, 32})))
+        self.fpn = FeaturePyramidNetwork(
+            self.body.channels, channels, norm_layer=lambda c: nn.BatchNorm2d(c, eps=1e-3)
+        )
+        self.keep = tuple(str(s) for s in sorted(strides))
+        for i, stride in enumerate(self.body.strides):
+            if str(stride) not in self.keep:  # its context is used, its own output is not
+                self.fpn.layer_blocks[i] = nn.Identity()
+        self.out_channels = channels
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        features = self.fpn(self.body(x))
+        return OrderedDict((k, features[k]) for k in self.keep)
+
+
+class _LevelHead(nn.Module):
+    """Class logits and box offsets for the anchors of one level."""
+
+    def __init__(self, channels: int, anchors: int, classes: int, convs: int) -> None:
+        super().__init__()
+
+        def tower() -> list[nn.Module]:
+            return [conv_bn(channels, channels, 3) for _ in range(convs)]
+
+        # Batch norm, not group norm: its inference statistics are fixed, so that a tree's score
+        # depends on its neighbourhood only and not on what else lies in the window.
+        self.classes = nn.Sequential(*tower(), nn.Conv2d(channels, anchors * classes, 3, padding=1))
+        self.boxes = nn.Sequential(*tower(), nn.Conv2d(channels, anchors * 4, 3, padding=1))
+        self.num_classes = classes
+        for module in (*self.classes.modules(), *self.boxes.modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1
+        logits, offsets = self.classes[-1], self.boxes[-1]
+        assert isinstance(logits, nn.Conv2d) and isinstance(offsets, nn.Conv2d)
+        for layer in (logits, offsets):
+            nn.init.normal_(layer.weight, std=0.01)
+        assert logits.bias is not None and offsets.bias is not None
+        nn.init.constant_(logits.bias, -math.log((1 - 0.01) / 0.01))
+        nn.init.zeros_(offsets.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, offsets = self.classes(x), self.boxes(x)
+        return _per_anchor(logits, self.num_classes), _per_anchor(offsets, 4)
+
+
+def _per_anchor(x: Tensor, values: int) -> Tensor:
+    """(B, A·K, H, W) -> (B, H·W·A, K), the order of torchvision's anchors."""
+    batch, _, height, width = x.shape
+    return (
+        x.view(batch, -1, values, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, values)
+    )
+
+
+class _Head(nn.Module):
+    """One head per level: anchor sizes are not proportional to the strides here."""
+
+    def __init__(self, config: SingleShotConfig, anchors: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            _LevelHead(config.channels, anchors, config.num_classes, config.head_convs)
+            for _ in config.strides
+        )
+        self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+        self.alpha, self.gamma = config.focal_alpha, config.focal_gamma
+
+    def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
+        outputs = [level(x) for level, x in zip(self.levels, features, strict=True)]
+        logits = torch.cat([o[0] for o in outputs], dim=1)
+        offsets = torch.cat([o[1] for o in outputs], dim=1)
+        return {"cls_logits": logits.float(), "bbox_regression": offsets.float()}
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        logits, offsets = head_outputs["cls_logits"], head_outputs["bbox_regression"]
+        wanted = torch.zeros_like(logits)
+        boxes, truth = [], []
+        for i, (target, matched) in enumerate(zip(targets, matched_idxs, strict=True)):
+            positive = matched >= 0
+            which = matched[positive]
+            wanted[i, positive, target["labels"][which]] = 1.0
+            boxes.append(self.box_coder.decode_single(offsets[i, positive], anchors[i][positive]))
+            truth.append(target["boxes"][which])
+        used = torch.stack(matched_idxs) != Matcher.BETWEEN_THRESHOLDS
+        # Over the batch, not per image: an empty image would else weigh as much as a full one.
+        count = max(1, sum(len(b) for b in boxes))
+        classification = sigmoid_focal_loss(
+            logits[used], wanted[used], alpha=self.alpha, gamma=self.gamma, reduction="sum"
+        )
+        regression = generalized_box_iou_loss(torch.cat(boxes), torch.cat(truth), reduction="sum")
+        return {"classification": classification / count, "bbox_regression": regression / count}
+
+
+def build_singleshot(
+    config: SingleShotConfig, *, score_threshold: float = 0.3, nms_iou: float = 0.5
+) -> RetinaNet:
+    """Build the network with random weights.
+
+    Parameters
+    ----------
+    config
+        Its shape.
+    score_threshold, nms_iou
+        Applied inside the network when it is in eval mode.
+
+    Returns
+    -------
+    RetinaNet
+        Takes a list of float (3, H, W) images in 0–1 at their own scale.
+    """
+    ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
+    anchors = AnchorGenerator(config.anchor_sizes, ratios)
+    return RetinaNet(
+        _Pyramid(config.channels, config.strides),
+        config.num_classes,
+        image_mean=list(MEAN),
+        image_std=list(STD),
+        anchor_generator=anchors,
+        head=_Head(config, anchors.num_anchors_per_location()[0]),
+        proposal_matcher=Matcher(config.fg_iou, config.bg_iou, allow_low_quality_matches=True),
+        score_thresh=score_threshold,
+        nms_thresh=nms_iou,
+        detections_per_img=config.detections_per_image,
+        topk_candidates=config.candidates_per_level,
+        _skip_resize=True,
+    )

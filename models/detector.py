@@ -1,0 +1,194 @@
+"""Torchvision-style networks behind the `Detector` protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..catalog.errors import ModelError
+from .protocol import Detections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from .info import ModelInfo
+
+_log = logging.getLogger("geosweep")
+_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+class TorchDetector:
+    """A torchvision detection network as a `Detector`.
+
+    Parameters
+    ----------
+    network
+        Takes a list of float (3, H, W) images in 0–1 and returns one dict of boxes, labels and
+        scores for each, in pixels of that image; thresholds are applied inside.
+    info
+        Name, version and labels.
+    device
+        Where to run: ``cpu``, ``cuda``, ``cuda:1`` …; None takes a GPU if there is one.
+    precision
+        ``auto`` is fp32 on a CPU, bf16 or fp16 autocast on a GPU.
+    threads
+        CPU threads of torch (process-wide); None leaves them.
+
+    Notes
+    -----
+    On a CPU images go through the network one at a time: batches don't help there, and an image's
+    boxes then cannot depend on its batch, to the bit.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        info: ModelInfo,
+        *,
+        device: str | None = None,
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self.info = info
+        self.name = info.name
+        self.version = info.version
+        self.labels = info.labels
+        place = pick_device(device)
+        self.device = str(place)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._autocast = _autocast_dtype(precision, place)
+        self._device = place
+        network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval()
+        if self._autocast is not None and isinstance(getattr(network, "head", None), nn.Module):
+            # Box offsets decoded in bf16 would be off by pixels.
+            network.head.register_forward_hook(_to_float)  # type: ignore[union-attr]
+        _log.info("%s runs on %s", self.name, describe_device(place))
+
+    def detect(
+        self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor
+    ) -> list[Detections]:
+        """Detect objects in a batch (see `Detector.detect`)."""
+        batch = as_batch(images, self._device)
+        step = 1 if self._device.type == "cpu" else max(1, len(batch))
+        found: list[Detections] = []
+        with torch.inference_mode(), self._precision():
+            for start in range(0, len(batch), step):
+                found.extend(map(_detections, self.network(list(batch[start : start + step]))))
+        return found
+
+    @contextlib.contextmanager
+    def _precision(self) -> Iterator[None]:
+        if self._autocast is None:
+            yield
+        else:
+            with torch.autocast(self._device.type, dtype=self._autocast):
+                yield
+
+
+def pick_device(device: str | None) -> torch.device:
+    """Return the device asked for, or a GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    ModelError
+        If the device is unknown or not there.
+    """
+    if device is None:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"device {device!r} is unknown: give cpu, cuda or cuda:N.") from error
+    if place.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (place.index or 0) >= count:
+            raise ModelError(
+                f"device {device!r} was asked for, but torch sees {count} GPU(s) here; "
+                "leave the device out or say cpu."
+            )
+        return torch.device("cuda", place.index or 0)
+    return place
+
+
+def describe_device(place: torch.device) -> str:
+    """Say what runs the model, for the log."""
+    if place.type == "cuda":
+        return f"{place} ({torch.cuda.get_device_name(place)})"
+    return f"{place} ({torch.get_num_threads()} threads)"
+
+
+def as_batch(images: Any, place: torch.device) -> torch.Tensor:
+    """Turn uint8 in 0–255 or float in 0–1, (B, 3, H, W), into float32 in 0–1 on a device.
+
+    Raises
+    ------
+    ModelError
+        For other shapes and dtypes.
+    """
+    batch = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.asarray(images))
+    if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape[2:]:
+        raise ModelError(
+            f"images have shape {tuple(batch.shape)}, expected (B, 3, H, W); choose three bands."
+        )
+    if batch.dtype == torch.uint8:
+        return batch.to(place).float() / 255
+    if batch.is_floating_point():
+        return batch.to(place, torch.float32)
+    raise ModelError(
+        f"images have dtype {batch.dtype}, expected uint8 in 0–255 or float in 0–1; "
+        "rescale them first (`rescale` in the job file)."
+    )
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Fold each batch norm that follows a convolution in a Sequential into it, in place.
+
+    Same function up to rounding, less work; for inference only.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        names = list(module._modules)
+        for first, second in itertools.pairwise(names):
+            conv, norm = module._modules[first], module._modules[second]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module._modules[first] = fuse_conv_bn_eval(conv.eval(), norm.eval())
+                module._modules[second] = nn.Identity()
+    return network
+
+
+def _autocast_dtype(precision: str, place: torch.device) -> torch.dtype | None:
+    if precision not in _PRECISIONS:
+        raise ModelError(f"precision {precision!r} is unknown: give {', '.join(_PRECISIONS)}.")
+    if precision == "fp32" or (precision == "auto" and place.type == "cpu"):
+        return None
+    if precision == "fp16" and place.type == "cpu":
+        raise ModelError("precision fp16 does not run on a CPU: say auto, fp32 or bf16.")
+    if precision == "auto":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if precision == "bf16" else torch.float16
+
+
+def _to_float(_module: nn.Module, _inputs: Any, output: dict[str, torch.Tensor]) -> Any:
+    return {name: value.float() for name, value in output.items()}
+
+
+def _detections(output: dict[str, torch.Tensor]) -> Detections:
+    scores = output["scores"].float()
+    order = torch.argsort(scores, descending=True, stable=True)
+    return Detections(
+        output["boxes"].float()[order].cpu().numpy(),
+        output["labels"].to(torch.int64)[order].cpu().numpy(),
+        scores[order].cpu().numpy(),
+    )

@@ -1,0 +1,58 @@
+"""What is known of a model without building its network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model's particulars, as its weights file carries them.
+
+    Parameters
+    ----------
+    name
+        How it was asked for.
+    version
+        16 hex digits: hash of the weights' content, config.json and the architecture's revision.
+    kind
+        ``detector`` or ``cropmodel``.
+    labels
+        Label names by index; empty where only building the model would tell (import paths).
+    architecture
+        Name and revision of the network, for example ``singleshot-1``.
+    description, licence
+        Empty where the file does not say.
+    window_size
+        Side of the windows it was trained on, in pixels.
+    gsd
+        Ground sample distance it was trained on, in metres.
+    score_threshold, nms_iou
+        The model's own, applied unless `load_detector` is told others.
+    metrics
+        Measured accuracy, as in the model card.
+    training_data
+        What it was trained on.
+    weights, card
+        The files, where there are any.
+    """
+
+    name: str
+    version: str
+    kind: Literal["detector", "cropmodel"]
+    labels: tuple[str, ...] = ()
+    architecture: str = ""
+    description: str = ""
+    licence: str = ""
+    window_size: int | None = None
+    gsd: float | None = None
+    score_threshold: float | None = None
+    nms_iou: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training_data: str = ""
+    weights: Path | None = None
+    card: Path | None = None
