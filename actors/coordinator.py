@@ -43,11 +43,18 @@ SCENE_TRIES = 3
 """Times a scene is begun anew when its reader dies, before it is recorded as failed."""
 
 
+OPTIONS: dict[str, Any] = {
+    "num_cpus": 0,
+    "max_restarts": -1,
+    "max_task_retries": 0,
+    "max_concurrency": 64,
+}
+
+
 class _ReaderLostError(Exception):
     """The reader's process died with the scene's stream in it."""
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=64)
 class Coordinator:
     """Runs scenes on one node."""
 
@@ -61,6 +68,7 @@ class Coordinator:
         side = settings.job.windows.size
         self._batch_bytes = batch_size * 3 * side * side
         self._windows = self._detections = 0
+        self._crop_bytes: dict[str, int] = {}
         # Threads and processes are bounded by the counts; only the detectors claim cores or GPUs.
         free = self._options(num_cpus=0)
         self._readers = Pool(
@@ -135,7 +143,7 @@ class Coordinator:
         """
         if task.scene.error is not None:
             return await self._blocking(self._committer.fail, task, task.scene.error)
-        reason = ""
+        reason, run = "", _SceneRun(task)
         for _ in range(SCENE_TRIES):
             run = _SceneRun(task)
             start = time.perf_counter()
@@ -196,7 +204,7 @@ class Coordinator:
                 if note is None:
                     self._pixels.release(self._batch_bytes)
                     break
-                work = asyncio.create_task(self._do_batch(run, number, note, refs[1]))
+                work = asyncio.create_task(self._do_batch(run, number, note, [refs[1]]))
                 work.add_done_callback(lambda _: ahead.release())
                 tasks.add(work)
                 number += 1
@@ -208,32 +216,41 @@ class Coordinator:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _do_batch(
-        self, run: _SceneRun, number: int, note: BatchNote, batch: ray.ObjectRef
+        self, run: _SceneRun, number: int, note: BatchNote, batch: list[ray.ObjectRef]
     ) -> None:
-        """One batch of windows through detector, croppers and classifiers."""
-        crops: list[tuple[str, ray.ObjectRef]] = []
-        crop_bytes = 0
+        """One batch of windows through detector, croppers and classifiers.
+
+        `batch` is a list of one, emptied here: a reference that anybody keeps keeps the pixels.
+        """
+        selected, crops, held = await self._detect_and_cut(run, batch)
         try:
-            try:
-                selected: Selected = await self._detectors.call(
-                    lambda actor: actor.detect.remote(batch, run.task_ref, run.header_ref)
-                )
-                count = len(selected.found)
-                crop_bytes = sum(count * size for size in self._crop_bytes.values()) if count else 0
-                await self._crops.acquire(crop_bytes)
-                crops = await self._cut(run, selected, batch)
-            finally:
-                del batch
-                self._pixels.release(self._batch_bytes)
             classes = await self._classify(crops)
         finally:
-            self._crops.release(crop_bytes)
+            self._crops.release(held)
         assert run.collector is not None
         run.collector.add(number, selected, classes)
         self._windows += note.windows
         self._detections += len(selected.found)
 
-    _crop_bytes: dict[str, int] = {}  # noqa: RUF012  (replaced by `ready`)
+    async def _detect_and_cut(
+        self, run: _SceneRun, batch: list[ray.ObjectRef]
+    ) -> tuple[Selected, list[tuple[str, ray.ObjectRef]], int]:
+        """What was found, the crops in the object store, and the bytes held for them."""
+        pixels = batch.pop()
+        held = 0
+        try:
+            selected: Selected = await self._detectors.call(
+                lambda actor: actor.detect.remote(pixels, run.task_ref, run.header_ref)
+            )
+            wanted = len(selected.found) * sum(self._crop_bytes.values())
+            await self._crops.acquire(wanted)
+            held = wanted
+            return selected, await self._cut(run, selected, pixels), held
+        except BaseException:
+            self._crops.release(held)
+            raise
+        finally:
+            self._pixels.release(self._batch_bytes)
 
     async def _cut(
         self, run: _SceneRun, selected: Selected, batch: ray.ObjectRef

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from ..catalog.errors import ClusterError
@@ -37,7 +36,7 @@ class Pool:
         Calls in flight on each: two keep an actor busy while a result travels.
     """
 
-    def __init__(self, name: str, actors: list[ActorHandle], depth: int = 2) -> None:
+    def __init__(self, name: str, actors: list[Any], depth: int = 2) -> None:
         self.name = name
         self.actors = actors
         self._depth = depth
@@ -49,7 +48,7 @@ class Pool:
         """Calls in flight."""
         return sum(self._load)
 
-    async def call(self, use: Callable[[ActorHandle], Awaitable[T]]) -> T:
+    async def call(self, use: Callable[[Any], Awaitable[T]]) -> T:
         """Run `use(actor)` and await it, again elsewhere if the actor dies.
 
         Raises
@@ -59,6 +58,7 @@ class Pool:
         ClusterError
             If `TRIES` actors died of it.
         """
+        last: Exception | None = None
         for attempt in range(TRIES):
             place = await self._take(alone=attempt > 0)
             try:

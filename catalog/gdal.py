@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .hrefs import is_remote
 
 # Measured in shared/FACTS: without these GDAL lists the folder on open (ten requests instead of
 # two), never retries, and waits for ever on a stalled server.
-_COMMON: dict[str, str | int] = {
+_COMMON: dict[str, Any] = {
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
     "GDAL_CACHEMAX": 64,
     "CPL_VSIL_CURL_CACHE_SIZE": "134217728",
@@ -19,7 +21,7 @@ _COMMON: dict[str, str | int] = {
 }
 
 
-def gdal_env(href: str | None = None) -> dict[str, str | int]:
+def gdal_env(href: str | None = None) -> dict[str, Any]:
     """Return the options for `rasterio.Env` under which `href` is opened and read.
 
     Parameters

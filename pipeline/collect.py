@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ._geo import to_map
 from .detect import Found
 from .merge import merge_core, merge_nms
 
@@ -59,8 +60,8 @@ def select(
         core = header.grid.in_core(found.window, centres)
     inside = own = np.ones(raw, bool)
     if raw and not region.unlimited and header.transform is not None and header.crs is not None:
-        x, y = header.transform @ tuple((centres * np.array(header.scale)).T)
-        inside, own = region.contains(np.asarray(x), np.asarray(y), header.crs)
+        x, y = to_map(header.transform, *(centres * np.array(header.scale)).T)
+        inside, own = region.contains(x, y, header.crs)
     return Selected(
         found[core & inside & own],
         raw,

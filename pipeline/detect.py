@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -108,9 +108,7 @@ def detect_batch(
     return Found.concatenate(parts)
 
 
-def _resample(
-    images: NDArray[np.generic], factor: float
-) -> tuple[NDArray[np.generic], float, float]:
+def _resample(images: NDArray[Any], factor: float) -> tuple[NDArray[Any], float, float]:
     import torch
     from torch.nn import functional
 

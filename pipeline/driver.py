@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..actors import Coordinator, cause_of
+from ..actors import COORDINATOR_OPTIONS, Coordinator, cause_of
 from ..catalog.errors import ClusterError
 from .commit import Committer, SceneOutcome
 from .failure import failed_counts
@@ -118,9 +118,11 @@ class RayEngine:
     def _set_coordinators(self) -> None:
         for node, plan in self._plan_nodes():
             batch = self._settings.batch_size("cuda" if plan.gpus else "cpu")
-            actor = Coordinator.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-            ).remote(self._settings, self._settings.job.output.path, plan, batch)
+            remote: Any = ray.remote(Coordinator)
+            here = NodeAffinitySchedulingStrategy(node, soft=False)
+            actor = remote.options(scheduling_strategy=here, **COORDINATOR_OPTIONS).remote(
+                self._settings, self._settings.job.output.path, plan, batch
+            )
             self._coordinators.append(_Seat(actor, plan.scenes))
         try:
             ready = ray.get(

@@ -27,17 +27,17 @@ class _Block(BaseModel):
 class WindowSpec(_Block):
     """How a scene is cut. `size` in pixels, `overlap` a fraction of it, `resolution` in metres."""
 
-    size: int = Field(400, ge=32, le=8192)
-    overlap: float = Field(0.05, ge=0.0, lt=1.0)
-    resolution: float | None = Field(None, gt=0)
+    size: int = Field(default=400, ge=32, le=8192)
+    overlap: float = Field(default=0.05, ge=0.0, lt=1.0)
+    resolution: float | None = Field(default=None, gt=0)
 
 
 class DetectorSpec(_Block):
     """Which detector; None for a threshold means the one recorded with the weights."""
 
     model: str = "geosweep/tree"
-    score_threshold: float | None = Field(None, ge=0.0, le=1.0)
-    nms_iou: float | None = Field(None, gt=0.0, le=1.0)
+    score_threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    nms_iou: float | None = Field(default=None, gt=0.0, le=1.0)
     batch_size: int | Literal["auto"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str | None = None
@@ -53,10 +53,10 @@ class DetectorSpec(_Block):
 class CropModelSpec(_Block):
     """A classifier for the detections' crops; `expand` adds context, in pixels on each side."""
 
-    name: str = Field("cropmodel", pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    name: str = Field(default="cropmodel", pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     model: str
-    batch_size: int = Field(64, ge=1)
-    expand: int | None = Field(None, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    expand: int | None = Field(default=None, ge=0)
     scores: bool = False
 
 
@@ -64,7 +64,7 @@ class MergeSpec(_Block):
     """How duplicates are removed: between windows of a scene, and between overlapping scenes."""
 
     windows: Literal["core", "nms"] = "core"
-    iou: float = Field(0.15, gt=0.0, le=1.0)
+    iou: float = Field(default=0.15, gt=0.0, le=1.0)
     scenes: Literal["latest", "none"] = "latest"
 
 
@@ -94,9 +94,9 @@ class OutputSpec(_Block):
 class PoolSpec(_Block):
     """Size of an actor pool on each node."""
 
-    min: int = Field(1, ge=1)
-    max: int | None = Field(None, ge=1)
-    num_gpus: float | None = Field(None, ge=0)
+    min: int = Field(default=1, ge=1)
+    max: int | None = Field(default=None, ge=1)
+    num_gpus: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -108,11 +108,11 @@ class PoolSpec(_Block):
 class ClusterSpec(_Block):
     """Actors for each node; null lets geosweep choose from the node's cores and GPUs."""
 
-    readers: int | None = Field(None, ge=1)
+    readers: int | None = Field(default=None, ge=1)
     detectors: PoolSpec | None = None
-    croppers: int | None = Field(None, ge=1)
-    classifiers: int | None = Field(None, ge=1)
-    scenes_in_flight: int | None = Field(None, ge=1)
+    croppers: int | None = Field(default=None, ge=1)
+    classifiers: int | None = Field(default=None, ge=1)
+    scenes_in_flight: int | None = Field(default=None, ge=1)
 
     @field_validator("detectors", mode="before")
     @classmethod
@@ -126,7 +126,7 @@ class Job(_Block):
     Build one with `Job.from_yaml(path)`, `Job.from_dict(mapping)` or by keyword arguments.
     """
 
-    name: str = Field("geosweep", min_length=1)
+    name: str = Field(default="geosweep", min_length=1)
     source: SourceSpec
     windows: WindowSpec = WindowSpec()
     detector: DetectorSpec = DetectorSpec()

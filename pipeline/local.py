@@ -64,12 +64,12 @@ class LocalEngine:
         job = self._settings.job
         if task.scene.error is not None:
             return self._committer.fail(task, task.scene.error)
-        reader: SceneReader | None = None
+        opened: SceneReader | None = None
         rectangle = RectangleReader(lambda: open_scene(task.scene.href, job, threads=1))
         watch = Stopwatch()
         try:
             with watch.stage("open"):
-                reader = SceneReader.open(task, job)
+                opened = reader = SceneReader.open(task, job)
             detections = sweep_scene(
                 reader,
                 task.region,
@@ -80,22 +80,22 @@ class LocalEngine:
                 watch=watch,
                 on_windows=self._on_windows,
             )
+            return self._committer.succeed(task, reader.header, detections, watch.seconds)
         except (OutputError, ModelError):
             # Not the scene's fault: the run can't go on.
             raise
         except GeosweepError as error:
-            header = reader.header if reader is not None else None
+            header = opened.header if opened is not None else None
             return self._committer.fail(task, str(error), failed_counts(task, job, header))
         except Exception as error:  # one bad scene must not end a continent
             log.exception("scene %s failed", task.scene.id)
-            header = reader.header if reader is not None else None
+            header = opened.header if opened is not None else None
             reason = f"{type(error).__name__}: {error}"
             return self._committer.fail(task, reason, failed_counts(task, job, header))
         finally:
             rectangle.close()
-            if reader is not None:
-                reader.close()
-        return self._committer.succeed(task, reader.header, detections, watch.seconds)
+            if opened is not None:
+                opened.close()
 
 
 def load_models(settings: Settings) -> tuple[Detector, dict[str, CropModel]]:

@@ -235,11 +235,12 @@ def _pairs(
     polygons = shapely.box(*boxes[which].astype(np.float64).T)
     left, right = shapely.STRtree(polygons).query(polygons, predicate="intersects")
     once = left < right
-    return which[left[once]], which[right[once]]
+    return which[left[once]].astype(np.int64), which[right[once]].astype(np.int64)
 
 
 def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return area.astype(np.float32, copy=False)
 
 
 def _intersection(
@@ -247,7 +248,7 @@ def _intersection(
 ) -> NDArray[np.float32]:
     low = np.maximum(boxes[a, :2], boxes[b, :2])
     high = np.minimum(boxes[a, 2:], boxes[b, 2:])
-    side = np.clip(high - low, 0, None)
+    side = np.clip(high - low, 0, None, dtype=np.float32)
     return side[:, 0] * side[:, 1]
 
 
@@ -262,7 +263,7 @@ def _iou(
 
 def _overlap_1d(
     boxes: NDArray[np.float32], a: NDArray[np.integer], b: NDArray[np.integer], axis: int
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     low = np.maximum(boxes[a, axis], boxes[b, axis])
     high = np.minimum(boxes[a, 2 + axis], boxes[b, 2 + axis])
     hull_low = np.minimum(boxes[a, axis], boxes[b, axis])

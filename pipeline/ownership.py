@@ -20,7 +20,7 @@ import shapely
 from affine import Affine
 from shapely.affinity import affine_transform
 
-from ._gsd import ground_sample_distance
+from ._geo import ground_sample_distance
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry

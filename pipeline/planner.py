@@ -13,7 +13,7 @@ import shapely
 
 from ..catalog import Scene, open_source
 from ..catalog.errors import GeosweepError
-from ._gsd import pixel_area_m2
+from ._geo import pixel_area_m2
 from .ownership import Ownership
 from .region import Region
 from .scene_reader import SceneTask, open_scene, plan_scene

@@ -39,7 +39,7 @@ WINDOW_LIMIT = 8192
 
 def predict_tile(
     path: str | Path | None = None,
-    image: NDArray[np.generic] | None = None,
+    image: NDArray[Any] | None = None,
     *,
     detector: str | Detector = "geosweep/tree",
     patch_size: int = 400,
@@ -129,7 +129,7 @@ def predict_tile(
 
 
 def predict_image(
-    image: NDArray[np.generic] | None = None,
+    image: NDArray[Any] | None = None,
     path: str | Path | None = None,
     **options: Any,
 ) -> gpd.GeoDataFrame:
@@ -234,7 +234,7 @@ def _window_spec(size: int, overlap: float) -> WindowSpec:
 
 def _open(
     path: str | Path | None,
-    image: NDArray[np.generic] | None,
+    image: NDArray[Any] | None,
     selection: BandSelection,
     resolution: float | None,
 ) -> PixelSource:
@@ -275,7 +275,7 @@ def _predict(
     else:
         target = source.crs if crs == "source" else crs
     job = Job(
-        source=SourceSpec(rasters=[str(path) if path is not None else "image"]),
+        source=SourceSpec(rasters=(str(path) if path is not None else "image",)),
         windows=windows,
         detector=DetectorSpec(model=loaded.name, batch_size=batch_size),
         crop_models=tuple(CropModelSpec(name=name, model=m.name) for name, m in crops.items()),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import rasterio
@@ -19,7 +19,7 @@ from rasterio.windows import Window
 from ..catalog.errors import RasterError
 from ..catalog.gdal import gdal_env
 from ..catalog.hrefs import gdal_path, public_href, scrub
-from ._gsd import ground_sample_distance
+from ._geo import ground_sample_distance
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -46,7 +46,7 @@ class Strip:
     """
 
     bounds: Rectangle
-    data: NDArray[np.generic]
+    data: NDArray[Any]
     valid: NDArray[np.bool_] | None = None
     damaged: tuple[Rectangle, ...] = ()
 
@@ -128,7 +128,9 @@ class RasterSource:
         self._selection = selection or BandSelection()
         # The option is GTiff's own; other drivers would warn about it.
         tiff = PurePosixPath(self._path.split("?")[0]).suffix.lower() in {".tif", ".tiff"}
-        self._options = {"NUM_THREADS": str(threads)} if tiff and threads > 1 else {}
+        self._options: dict[str, Any] = (
+            {"NUM_THREADS": str(threads)} if tiff and threads > 1 else {}
+        )
         self._dataset = self._open()
         try:
             self._describe(resolution)
@@ -136,7 +138,7 @@ class RasterSource:
             self._dataset.close()
             raise
 
-    def _open(self, **options: object) -> rasterio.DatasetReader:
+    def _open(self, **options: Any) -> rasterio.DatasetReader:
         try:
             with rasterio.Env(**gdal_env(self.href)):
                 return rasterio.open(self._path, **self._options, **options)
@@ -259,24 +261,22 @@ class RasterSource:
         damaged = self._localise(bounds) if complaints else ()
         return Strip(bounds, self._rescale(data, valid), valid, damaged)
 
-    def _valid(self, data: NDArray[np.generic], window: Window) -> NDArray[np.bool_] | None:
+    def _valid(self, data: NDArray[Any], window: Window) -> NDArray[np.bool_] | None:
         if self._masked:
             return self._dataset.dataset_mask(window=window) != 0
         if self._nodata is None:
             return None
         if np.isnan(self._nodata):
-            return ~np.isnan(data.astype(np.float64, copy=False)).all(axis=0)
-        return (data != self._nodata).any(axis=0)
+            return np.asarray(~np.isnan(data.astype(np.float64, copy=False)).all(axis=0))
+        return np.asarray((data != self._nodata).any(axis=0))
 
-    def _rescale(
-        self, data: NDArray[np.generic], valid: NDArray[np.bool_] | None
-    ) -> NDArray[np.generic]:
+    def _rescale(self, data: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
         if self._selection.rescale is None:
             return data
         from rio_tiler.models import ImageData
 
         mask = np.zeros(data.shape, bool) if valid is None else np.broadcast_to(~valid, data.shape)
-        image = ImageData(np.ma.MaskedArray(data, mask=mask))
+        image = ImageData(np.ma.MaskedArray(data, mask=mask))  # pyright: ignore[reportCallIssue]
         ranges = self._selection.rescale
         if len(ranges) not in (1, self.count):
             raise RasterError(
@@ -327,7 +327,7 @@ class ArraySource:
         (H, W, 3) uint8, or float in 0–1.
     """
 
-    def __init__(self, image: NDArray[np.generic]) -> None:
+    def __init__(self, image: NDArray[Any]) -> None:
         array = np.asarray(image)
         if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
             raise RasterError(
@@ -345,9 +345,9 @@ class ArraySource:
         self.count, self.height, self.width = self._array.shape
         self.full_size = (self.width, self.height)
         self.dtype = self._array.dtype
-        self.block = (256, self.width)
-        self.transform = None
-        self.crs = None
+        self.block: tuple[int, int] = (256, self.width)
+        self.transform: Affine | None = None
+        self.crs: str | None = None
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
         """Give a view of a rectangle."""
@@ -357,7 +357,7 @@ class ArraySource:
         """Nothing to release."""
 
 
-class _complaints:  # noqa: N801  (a context manager that reads as a phrase)
+class _complaints:
     """Collect GDAL's warnings of this thread.
 
     A corrupt JPEG block gives wrong pixels and nothing but a warning on rasterio's logger.

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from affine import Affine
 
-from ._gsd import transformer
+from ._geo import to_map, transformer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +119,6 @@ def _to_pixels(geometry: BaseGeometry, to_pixels: Affine, crs: str) -> BaseGeome
 
     def convert(points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = project.transform(points[:, 0], points[:, 1])
-        column, row = to_pixels @ (np.asarray(x), np.asarray(y))
-        return np.stack([column, row], axis=1)
+        return np.stack(to_map(to_pixels, np.asarray(x), np.asarray(y)), axis=1)
 
     return shapely.make_valid(shapely.transform(dense, convert))

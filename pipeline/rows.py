@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import shapely
 from pyproj import CRS
 
-from ._gsd import box_areas_m2, transformer
+from ._geo import box_areas_m2, to_map, transformer
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -185,10 +185,10 @@ def box_polygons(
     if target is not None:
         if transform is None or crs is None:
             raise ValueError("the raster has no georeferencing")
-        x, y = transform @ (x, y)
+        x, y = to_map(transform, x, y)
         if not CRS.from_user_input(crs).equals(CRS.from_user_input(target)):
             x, y = transformer(crs, target).transform(x, y)
-    return shapely.polygons(np.stack([x, y], axis=-1))
+    return np.asarray(shapely.polygons(np.stack([x, y], axis=-1)))
 
 
 def _areas(boxes: NDArray[np.float32], header: SceneHeader, count: int) -> Any:

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..catalog import Records, Storage, open_storage
-from ..catalog.errors import JobError, OutputError
 from ..catalog.collection import read_collection, write_collection, write_snapshot
+from ..catalog.errors import JobError, OutputError
 from .commit import SceneOutcome, finished
 from .planner import ScenePlan
 from .progress import RunProgress

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from affine import Affine
 
-from ._gsd import ground_sample_distance
+from ._geo import ground_sample_distance
 from .raster import BandSelection, PixelSource, RasterSource
 from .region import Region, WindowPlan
 from .stream import StreamCounts, WindowBatch, stream_windows

@@ -109,7 +109,8 @@ class Settings:
 
     def scene_version(self, task: SceneTask) -> str:
         """Hash of all that decides this scene's rows (16 hex digits): the raster's own version, the
-        job's fingerprint, and the limits that neighbours and the area of interest set."""
+        job's fingerprint, and the limits that neighbours and the area of interest set.
+        """
         parts = (task.scene.source_version, self.fingerprint, task.region.version)
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class WindowBatch:
         int64 (B,) window numbers in the grid.
     """
 
-    pixels: NDArray[np.generic]
+    pixels: NDArray[Any]
     index: NDArray[np.int64]
 
 
@@ -147,7 +147,7 @@ class _Batch:
         # A window can only reach beyond the raster where the raster is smaller than a window.
         self._padded = grid.valid != (grid.size, grid.size)
         self._index: list[int] = []
-        self._pixels: NDArray[np.generic] | None = None
+        self._pixels: NDArray[Any] | None = None
 
     @property
     def filled(self) -> int:

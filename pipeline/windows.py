@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
@@ -112,7 +114,7 @@ class WindowGrid:
         """(rows, columns) mask of the windows whose raster part lies wholly inside a region."""
         return self._matrix(region, shapely.covers)
 
-    def _matrix(self, region: BaseGeometry, predicate: np.ufunc) -> NDArray[np.bool_]:
+    def _matrix(self, region: BaseGeometry, predicate: Callable[..., Any]) -> NDArray[np.bool_]:
         shapely.prepare(region)
         mask = np.zeros(self.shape, dtype=bool)
         x1 = np.minimum(self.xs + self.size, self.width)

@@ -141,11 +141,12 @@ class MapView {
   // The colour class of each detection, and the colours of the classes.
   colours() {
     const { detections, colourBy } = this;
-    if (colourBy === null) {
-      const classes = Uint8Array.from(detections.score, (s) => Math.min(RAMP_STEPS - 1, Math.max(0, Math.floor(s * RAMP_STEPS))));
-      return [classes, Array.from({ length: RAMP_STEPS }, (_, k) => rampColour((k + 0.5) / RAMP_STEPS))];
-    }
-    return [colourBy.data, colourBy.colours];
+    if (colourBy !== null) return [colourBy.data, colourBy.colours];
+    this.ramp ??= [
+      Uint8Array.from(detections.score, (s) => Math.min(RAMP_STEPS - 1, Math.max(0, Math.floor(s * RAMP_STEPS)))),
+      Array.from({ length: RAMP_STEPS }, (_, k) => rampColour((k + 0.5) / RAMP_STEPS)),
+    ];
+    return this.ramp;
   }
 
   drawDetections() {

@@ -90,11 +90,11 @@ class Detections {
   // Visible detections whose box may touch a rectangle in map units, in drawing order.
   within(left, bottom, right, top) {
     const { step, origin, reach, cell, across, down } = this;
-    const toCell = (v, o, most) => Math.min(most - 1, Math.max(0, Math.floor(v / cell)));
-    const x0 = toCell((left - origin[0]) / step - reach, 0, across);
-    const x1 = toCell((right - origin[0]) / step + reach, 0, across);
-    const y0 = toCell((bottom - origin[1]) / step - reach, 0, down);
-    const y1 = toCell((top - origin[1]) / step + reach, 0, down);
+    const toCell = (v, most) => Math.min(most - 1, Math.max(0, Math.floor(v / cell)));
+    const x0 = toCell((left - origin[0]) / step - reach, across);
+    const x1 = toCell((right - origin[0]) / step + reach, across);
+    const y0 = toCell((bottom - origin[1]) / step - reach, down);
+    const y1 = toCell((top - origin[1]) / step + reach, down);
     const found = [];
     for (let y = y0; y <= y1; y++) {
       for (let k = this.start[y * across + x0]; k < this.start[y * across + x1 + 1]; k++) {

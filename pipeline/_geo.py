@@ -1,4 +1,4 @@
-"""Sizes and areas on the ground."""
+"""From pixels to the map: coordinates, sizes and areas."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ _EQUAL_AREA = "EPSG:6933"
 _PLANAR_TOLERANCE = 0.01
 
 
+def to_map(
+    transform: Affine, x: NDArray[np.floating], y: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Put pixel coordinates of any shape through an affine transform."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return (
+        transform.a * x + transform.b * y + transform.c,
+        transform.d * x + transform.e * y + transform.f,
+    )
+
+
 def pixel_area_m2(transform: Affine, size: tuple[int, int], crs: str) -> float:
     """Ground area of a pixel at the raster's centre, in square metres.
 
@@ -34,8 +45,8 @@ def pixel_area_m2(transform: Affine, size: tuple[int, int], crs: str) -> float:
     # A block of pixels, so that centimetre pixels don't drown in rounding.
     side = 64
     x, y = size[0] / 2, size[1] / 2
-    corners = [(x, y), (x + side, y), (x + side, y + side), (x, y + side)]
-    ring = np.array([transform @ corner for corner in corners])
+    xs, ys = np.array([x, x + side, x + side, x]), np.array([y, y, y + side, y + side])
+    ring = np.stack(to_map(transform, xs, ys), axis=-1)
     ground = float(shapely.area(shapely.polygons(_to_equal_area(crs, ring)))) / side**2
     planar = _planar_area(transform, crs)
     if planar is not None and math.isclose(planar, ground, rel_tol=_PLANAR_TOLERANCE):
@@ -67,7 +78,7 @@ def box_areas_m2(
     half = 32.0
     offsets = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
     ring = centre[:, None, :] + offsets
-    x, y = transform @ (ring[..., 0], ring[..., 1])
+    x, y = to_map(transform, ring[..., 0], ring[..., 1])
     ground = shapely.area(shapely.polygons(_to_equal_area(crs, np.stack([x, y], axis=-1))))
     return (ground / (2 * half) ** 2 * width * height).astype(np.float32)
 
