@@ -17,10 +17,9 @@ import shapely
 import shapely.affinity
 from pyproj import CRS, Transformer
 
-from ..catalog import Records, open_storage
+from ..catalog import Records, open_storage, read_collection
 from ..catalog.errors import OutputError
 from ..catalog.hrefs import public_href
-from ..catalog.records import read_collection
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry

@@ -61,7 +61,9 @@ def write_quicklook(output: str | Path, path: str | Path, *, size: int = 1600) -
     view = read_view(output, max_detections=_MOST_DETECTIONS)
     frame = _fit(view, output, size)
     canvas = Image.new("RGBA", (frame.width, frame.height), _BACKGROUND)
-    missing = [s for s in view.scenes if s.status != "failed" and not _paste(canvas, s, view, frame)]
+    missing = [
+        s for s in view.scenes if s.status != "failed" and not _paste(canvas, s, view, frame)
+    ]
     column = _telling_category(view)
     counts = view.totals.get(column, {})
     colours = label_colours(counts)
@@ -80,7 +82,9 @@ def _fit(view: View, output: str | Path, size: int) -> _Frame:
     outlines = [scene.outline for scene in view.scenes if scene.outline is not None]
     shapes = [*outlines, *view.frame.geometry]
     if not shapes:
-        raise OutputError(f"{output} has no scene whose place is known, so there is nothing to draw.")
+        raise OutputError(
+            f"{output} has no scene whose place is known, so there is nothing to draw."
+        )
     left, bottom, right, top = (float(v) for v in shapely.total_bounds(np.array(shapes)))
     scale = size / max(right - left, top - bottom, 1e-9)
     width, height = (max(1, round(span * scale)) for span in (right - left, top - bottom))
@@ -160,7 +164,9 @@ def _with_legend(
         title += f", {failed:,} failed"
     if missing:
         title += f" (no imagery for {len(missing):,})"
-    entries = [(f"{'(none)' if label is None else label}  {n:,}", label) for label, n in counts.items()]
+    entries = [
+        (f"{'(none)' if label is None else label}  {n:,}", label) for label, n in counts.items()
+    ]
     pad, swatch = unit // 2 + 2, unit
     places, x, y = [], pad, 2 * pad + unit
     for text, label in entries:

@@ -1,0 +1,1 @@
+"""Benchmarks: one module each, with `main()`; see `python -m benchmarks --list`."""
