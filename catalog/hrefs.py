@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 _Keep = Callable[[str, str], bool]
 
@@ -165,7 +165,8 @@ def _rewrite(href: str, keep: _Keep, keep_fragment: bool) -> str:
         return href
     netloc = parts.netloc.rpartition("@")[2]
     fragment = parts.fragment if keep_fragment else ""
-    return head + urlunsplit((parts.scheme, netloc, parts.path, _kept(parts.query, keep), fragment))
+    tail = f"#{fragment}" if fragment else ""
+    return head + _join(f"{parts.scheme}://{netloc}{parts.path}", _kept(parts.query, keep)) + tail
 
 
 def _kept(query: str, keep: _Keep) -> str:

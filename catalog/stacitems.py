@@ -68,6 +68,7 @@ def from_item(item: dict[str, Any]) -> SceneRecord:
     KeyError, TypeError, ValueError
         If the item was not made by `to_item`.
     """
+    # Objects may be missing altogether: a snapshot in parquet can't hold empty ones.
     properties = item["properties"]
     data = item.get("assets", {}).get("data")
     bbox = properties.get("geosweep:data_bbox")
@@ -76,8 +77,8 @@ def from_item(item: dict[str, Any]) -> SceneRecord:
         status=properties["geosweep:status"],
         version=properties["geosweep:version"],
         fingerprint=properties["geosweep:fingerprint"],
-        counts=dict(properties["geosweep:counts"]),
-        timings=dict(properties["geosweep:timings"]),
+        counts=dict(properties.get("geosweep:counts", {})),
+        timings=dict(properties.get("geosweep:timings", {})),
         data=data["href"].removeprefix("../") if data else None,
         rows=properties["geosweep:rows"],
         created=parse_time(properties["created"]),

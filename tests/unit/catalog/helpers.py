@@ -16,7 +16,9 @@ UTM = Affine(10, 0, 500000, 0, -10, 4900000)
 WHEN = datetime(2022, 6, 1, 12, tzinfo=UTC)
 
 
-def make_raster(path: Path, *, crs: Any = "EPSG:32612", transform: Affine = UTM, size=(64, 48), **kw):
+def make_raster(
+    path: Path, *, crs: Any = "EPSG:32612", transform: Affine = UTM, size=(64, 48), **kw
+):
     """Write a small 3-band raster of (height, width) = `size`; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tags = kw.pop("tags", {})
@@ -50,7 +52,9 @@ def make_item(item_id: str, href: str, *, west: float = -111.0, when=WHEN, colle
         collection=collection,
     )
     media = pystac.MediaType.COG
-    item.add_asset("image", pystac.Asset(href, media_type=media, roles=["data"], extra_fields=asset))
+    item.add_asset(
+        "image", pystac.Asset(href, media_type=media, roles=["data"], extra_fields=asset)
+    )
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 

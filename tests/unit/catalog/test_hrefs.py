@@ -16,9 +16,15 @@ WORD = st.text("abcdefXYZ0123456789-_.~", min_size=12, max_size=30).map("SECRET"
     [
         (SIGNED, "https://h.com/a/b.tif?item=5"),
         ("https://user:SECRET@h.com:8080/b.tif", "https://h.com:8080/b.tif"),
-        ("https://x.blob.core.windows.net/c/b.tif?se=2026&sp=r&sig=SECRET", "https://x.blob.core.windows.net/c/b.tif"),
+        (
+            "https://x.blob.core.windows.net/c/b.tif?se=2026&sp=r&sig=SECRET",
+            "https://x.blob.core.windows.net/c/b.tif",
+        ),
         ("/vsicurl/https://u:SECRET@h/b.tif?sig=SECRET", "/vsicurl/https://h/b.tif"),
-        ("/vsicurl?header.Authorization=SECRET&url=https%3A%2F%2Fh%2Fb.tif", "/vsicurl/https://h/b.tif"),
+        (
+            "/vsicurl?header.Authorization=SECRET&url=https%3A%2F%2Fh%2Fb.tif",
+            "/vsicurl/https://h/b.tif",
+        ),
         ("https://h/b.tif?unheard=SECRET", "https://h/b.tif"),
         ("https://h/b.tif?id=https://x?sig=SECRET", "https://h/b.tif"),
         ("s3://bucket/b.tif", "s3://bucket/b.tif"),

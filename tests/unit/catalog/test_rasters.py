@@ -41,11 +41,13 @@ def test_header_becomes_a_scene(tmp_path):
     y=st.floats(100000, 7000000),
 )
 def test_footprint_follows_the_transform(angle, pixel, x, y):
-    affine = Affine.translation(x, y) * Affine.rotation(angle) * Affine.scale(pixel, -pixel)
+    affine = Affine.translation(x, y) @ Affine.rotation(angle) @ Affine.scale(pixel, -pixel)
     polygon = outline((500, 300), tuple(affine)[:6], "EPSG:32612")
     to_utm = Transformer.from_crs(4326, 32612, always_xy=True)
     back = shapely.transform(polygon, lambda c: np.column_stack(to_utm.transform(*c.T)))
-    truth = shapely.Polygon([affine * corner for corner in ((0, 0), (300, 0), (300, 500), (0, 500))])
+    truth = shapely.Polygon(
+        [affine @ corner for corner in ((0, 0), (300, 0), (300, 500), (0, 500))]
+    )
     assert shapely.hausdorff_distance(back, truth) < 0.01 * pixel + 1e-3
 
 
