@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..catalog.errors import ModelError
+from ._threads import cpu_threads, map_in_threads
 from .protocol import Detections
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ class TorchDetector:
     precision
         ``auto`` is fp32 on a CPU, bf16 or fp16 autocast on a GPU.
     threads
-        CPU threads of torch (process-wide); None leaves them.
+        CPU threads; None for one a core.
 
     Notes
     -----
-    On a CPU images go through the network one at a time: batches don't help there, and an image's
-    boxes then cannot depend on its batch, to the bit.
+    On a CPU each image goes through the network by itself, in a thread of its own: an image's boxes
+    then depend neither on its batch nor on the number of threads, to the bit.
     """
 
     def __init__(
@@ -64,8 +65,7 @@ class TorchDetector:
         self.labels = info.labels
         place = pick_device(device)
         self.device = str(place)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._threads = cpu_threads(threads)
         self._autocast = _autocast_dtype(precision, place)
         self._device = place
         network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -73,19 +73,20 @@ class TorchDetector:
         if self._autocast is not None and isinstance(getattr(network, "head", None), nn.Module):
             # Box offsets decoded in bf16 would be off by pixels.
             network.head.register_forward_hook(_to_float)  # type: ignore[union-attr]
-        _log.info("%s runs on %s", self.name, describe_device(place))
+        _log.info("%s runs on %s", self.name, describe_device(place, self._threads))
 
     def detect(
         self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor
     ) -> list[Detections]:
         """Detect objects in a batch (see `Detector.detect`)."""
         batch = as_batch(images, self._device)
-        step = 1 if self._device.type == "cpu" else max(1, len(batch))
-        found: list[Detections] = []
+        if self._device.type == "cpu":
+            return map_in_threads(lambda image: self._forward([image])[0], batch, self._threads)
+        return self._forward(list(batch)) if len(batch) else []
+
+    def _forward(self, images: list[torch.Tensor]) -> list[Detections]:
         with torch.inference_mode(), self._precision():
-            for start in range(0, len(batch), step):
-                found.extend(map(_detections, self.network(list(batch[start : start + step]))))
-        return found
+            return [_detections(output) for output in self.network(images)]
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
@@ -121,11 +122,11 @@ def pick_device(device: str | None) -> torch.device:
     return place
 
 
-def describe_device(place: torch.device) -> str:
+def describe_device(place: torch.device, threads: int) -> str:
     """Say what runs the model, for the log."""
     if place.type == "cuda":
         return f"{place} ({torch.cuda.get_device_name(place)})"
-    return f"{place} ({torch.get_num_threads()} threads)"
+    return f"{place} ({threads} threads)"
 
 
 def as_batch(images: Any, place: torch.device) -> torch.Tensor:

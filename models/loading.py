@@ -160,7 +160,7 @@ def load_detector(
     precision
         ``auto`` (fp32 on a CPU, bf16 or fp16 autocast on a GPU), ``fp32``, ``bf16``, ``fp16``.
     threads
-        CPU threads of torch, for the whole process.
+        CPU threads, each for an image of its own; None for one a core.
     detections_per_image
         Most boxes per image; None for the model's own (300 for DeepForest's, as in DeepForest).
 
@@ -230,14 +230,10 @@ def load_crop_model(
     ModelError
         As for `load_detector`.
     """
-    import torch
-
     from ._cropfiles import load_source
     from .cropmodel import CropModel
     from .detector import pick_device
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     if isinstance(model, str | Path):
         source = find_source(model)
         if isinstance(source, FactorySource):
@@ -252,6 +248,8 @@ def load_crop_model(
         loaded = model
     if not isinstance(loaded, CropModel):
         raise ModelError(f"{model}: is a {type(loaded).__name__}, expected a CropModel.")
+    if threads is not None:
+        loaded.threads = threads
     return loaded.to(pick_device(device)).eval()
 
 
