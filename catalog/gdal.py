@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from .hrefs import is_remote
+from .hrefs import is_remote, scrub
 
 # Measured in shared/FACTS: without these GDAL lists the folder on open (ten requests instead of
 # two), never retries, and waits for ever on a stalled server.
@@ -19,6 +20,22 @@ _COMMON: dict[str, Any] = {
     "GDAL_HTTP_LOW_SPEED_TIME": "10",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "10000",
 }
+
+
+# The loggers on which rasterio repeats what GDAL says, file names and all.
+_LOGGERS = ("rasterio", "rasterio._base", "rasterio._env", "rasterio._err", "rasterio._io")
+
+
+class _ScrubFilter(logging.Filter):
+    """Takes signatures and passwords out of log records, whoever handles them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = scrub(record.getMessage()), ()
+        return True
+
+
+for _name in _LOGGERS:
+    logging.getLogger(_name).addFilter(_ScrubFilter())
 
 
 def gdal_env(href: str | None = None) -> dict[str, Any]:

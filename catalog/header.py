@@ -93,7 +93,20 @@ def outline(shape: tuple[int, int], transform: Transform, crs: str) -> BaseGeome
         return None
     if outline.is_empty or not np.isfinite(shapely.get_coordinates(outline)).all():
         return None
-    return outline if outline.is_valid else shapely.make_valid(outline)
+    return _wrapped(outline if outline.is_valid else shapely.make_valid(outline))
+
+
+def _wrapped(outline: BaseGeometry) -> BaseGeometry:
+    """Bring longitudes beyond ±180 (grids from 0 to 360) into range."""
+    import shapely
+    from shapely.affinity import translate
+
+    west, _, east, _ = outline.bounds
+    if west >= -180 and east <= 180:
+        return outline
+    shifts = range(-360 * round(east / 360), 360 * round(-west / 360) + 1, 360)
+    world = shapely.box(-180, -90, 180, 90)
+    return shapely.union_all([translate(outline, shift).intersection(world) for shift in shifts])
 
 
 @lru_cache(maxsize=4096)

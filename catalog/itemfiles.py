@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -51,10 +52,11 @@ class ItemFile:
         self.href = _resolve(href)
         self.name = public_href(self.href)
         self._suffix = href_suffix(self.href)
+        self._spool: Any = None
 
     def keys(self) -> Iterator[Key]:
         """Yield (collection, id) of every item, duplicates included."""
-        if self._suffix in _PARQUET:
+        if self._suffix in _PARQUET and self._spool is None:
             from .geoparquet import read_keys
 
             yield from self._guarded(read_keys)
@@ -62,9 +64,29 @@ class ItemFile:
         for item, _ in self.items():
             yield item.get("collection"), item["id"]
 
+    def freeze(self) -> None:
+        """Read all items once, into a temporary file that later iterations read instead.
+
+        For sources that are slow to walk: a static catalog, whose every item is a request, and any
+        file behind a network. Others are left as they are.
+        """
+        if self._spool is not None or not (is_remote(self.href) or self._suffix in _JSON):
+            return
+        spool = tempfile.NamedTemporaryFile("w", suffix=".ndjson", encoding="utf-8")  # noqa: SIM115
+        for entry in self.items():
+            json.dump(entry, spool)
+            spool.write("\n")
+        spool.flush()
+        self._spool = spool
+
     def items(self) -> Iterator[tuple[Item, str]]:
         """Yield every item with the href of the file it stands in, to resolve its own hrefs by."""
-        if self._suffix in _PARQUET:
+        if self._spool is not None:
+            with Path(self._spool.name).open(encoding="utf-8") as file:
+                for line in file:
+                    item, base = json.loads(line)
+                    yield item, base
+        elif self._suffix in _PARQUET:
             from .geoparquet import read_items
 
             for item in self._guarded(read_items):

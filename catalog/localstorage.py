@@ -151,7 +151,7 @@ def _claim(temporary: Path, target: Path) -> None:
     """Do what `_link` does where there are no hard links (exFAT, some network mounts).
 
     A lock file that only one writer can create guards the check and the rename. A writer killed in
-    between leaves the lock; it is ignored once stale.
+    between leaves the lock, which `sweep_temporary` removes once it is stale.
     """
     lock = target.with_name(f"{_TEMPORARY}{target.name}.lock")
     deadline = time.monotonic() + 10

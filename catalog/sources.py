@@ -112,6 +112,7 @@ class ItemSource(Source):
         if self._ids is None:
             # A first pass over the ids alone, so that equal ones are told apart before any is given
             # out.
+            self._file.freeze()
             keys = set(self._file.keys())
             self._ids = SceneIds(item_id for _, item_id in keys)
             self.total = len(keys)

@@ -56,7 +56,7 @@ class Storage(Protocol):
         ...
 
     def list(self, prefix: str = "", suffix: str = "") -> Iterator[str]:
-        """Yield the keys in the folder `prefix` and below that end in `suffix`, sorted."""
+        """Yield the keys below the folder `prefix` that end in `suffix`; sorted within a folder."""
         ...
 
     def delete(self, key: str) -> None:

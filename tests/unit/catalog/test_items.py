@@ -91,6 +91,17 @@ def test_every_form_over_http(tmp_path, raster, form):
         assert "HUSH" not in str(caught.value)
 
 
+def test_a_remote_catalog_is_walked_once(tmp_path, raster):
+    items = [make_item(f"i{n}", "https://example.invalid/x.tif") for n in range(5)]
+    path = _as_catalog(tmp_path, items)
+    with range_server(tmp_path) as server:
+        source = open_source(f"{server}/{path.relative_to(tmp_path)}")
+        first = list(source)
+        assert server.requests == 7  # two catalogs, five items
+        assert list(source) == first
+        assert server.requests == 7
+
+
 def test_relative_hrefs_over_http(tmp_path, raster):
     item = make_item("one", "../pixels/x.tif")
     for key in ("proj:code", "proj:transform", "proj:shape"):

@@ -57,6 +57,20 @@ def test_footprint_across_the_antimeridian():
     assert {round(polygon.bounds[0]), round(polygon.bounds[2])} == {-180, 180}
 
 
+def test_grid_from_0_to_360_is_brought_into_range():
+    polygon = outline((180, 360), (1, 0, 0, 0, -1, 90), "EPSG:4326")
+    assert polygon.bounds == (-180, -90, 180, 90)
+    east = outline((10, 20), (1, 0, 170, 0, -1, 5), "EPSG:4326")
+    assert east.area == pytest.approx(200)
+    assert east.intersects(shapely.Point(-175, 0)) and east.intersects(shapely.Point(175, 0))
+
+
+@pytest.mark.parametrize(("crs", "pole"), [("EPSG:3031", -90), ("EPSG:3413", 90)])
+def test_grid_over_a_pole_covers_it(crs, pole):
+    polygon = outline((600, 600), (10000, 0, -3e6, 0, -10000, 3e6), crs)
+    assert all(polygon.intersects(shapely.Point(lon, pole * 0.99)) for lon in (-170, 10, 120))
+
+
 def test_no_crs_gives_no_footprint(tmp_path):
     path = make_raster(tmp_path / "plain.png", driver="PNG", crs=None, transform=Affine.identity())
     (scene,) = open_source(path, bbox=(0, 0, 1, 1))
@@ -154,6 +168,15 @@ def test_remote_raster_takes_few_requests_and_hides_the_signature(tmp_path):
         assert gone.error and "HUSH" not in gone.error and "/gone.tif" in gone.error
         resigned = next(iter(open_source(f"{server}/far.tif?sig=OTHEROTHER")))
         assert resigned.source_version == scene.source_version
+
+
+def test_gdal_logs_hold_no_secret(tmp_path, caplog):
+    (tmp_path / "text.tif").write_text("hello")
+    caplog.set_level("DEBUG")
+    with range_server(tmp_path) as server:
+        (scene,) = open_source(f"{server}/text.tif?sig=HUSHHUSH")
+    assert scene.error
+    assert "text.tif" in caplog.text and "HUSH" not in caplog.text
 
 
 def test_remote_raster_survives_a_busy_server(tmp_path):
