@@ -20,6 +20,7 @@ from tests.rasters import UTM, write_raster
 SIZE = 400
 GSD = 0.5
 NAMES = ("A", "B")
+TIME = pd.Timestamp("2019-07-01", tz="UTC")
 
 
 def scene_transform(index: int) -> Affine:
