@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -40,7 +41,8 @@ def connect(url: str) -> ObjectStore:
         return _memory.setdefault(url.rstrip("/"), store.MemoryStore())
     if not url.partition("://")[2].strip("/"):
         raise OutputError(f"{url} names no bucket: write {scheme}://bucket/prefix")
-    options = dict(_CLIENT)
+    # Options given here hide the environment's, so that this one has to be passed on.
+    options = {**_CLIENT, "allow_http": _http_allowed()}
     try:
         return store.from_url(url, client_options=options, retry_config=_RETRY)  # type: ignore[arg-type]
     except Exception as error:
@@ -154,6 +156,16 @@ class ObjectStorage:
             ) from None
         except (BaseError, ValueError, OSError) as error:
             raise StorageError(f"{self.uri(key)} can't be reached: {_first_line(error)}") from None
+
+
+def _http_allowed() -> bool:
+    endpoints = (
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT",
+        "AZURE_STORAGE_ENDPOINT",
+    )
+    return any(os.environ.get(name, "").startswith("http://") for name in endpoints)
 
 
 def _first_line(error: Exception) -> str:
