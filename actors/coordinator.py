@@ -161,7 +161,7 @@ class Coordinator:
                 reason = str(error)
                 break
             except Exception as error:  # one bad scene must not end a continent
-                log.exception("scene %s failed", task.scene.id)
+                log.debug("scene %s failed", task.scene.id, exc_info=True)
                 reason = f"{type(error).__name__}: {error}"
                 break
         counts = failed_counts(task, self._settings.job, run.header)

@@ -88,7 +88,7 @@ class LocalEngine:
             header = opened.header if opened is not None else None
             return self._committer.fail(task, str(error), failed_counts(task, job, header))
         except Exception as error:  # one bad scene must not end a continent
-            log.exception("scene %s failed", task.scene.id)
+            log.debug("scene %s failed", task.scene.id, exc_info=True)
             header = opened.header if opened is not None else None
             reason = f"{type(error).__name__}: {error}"
             return self._committer.fail(task, reason, failed_counts(task, job, header))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ..catalog.errors import RasterError
@@ -140,7 +141,9 @@ class RasterSource:
 
     def _open(self, **options: Any) -> rasterio.DatasetReader:
         try:
-            with rasterio.Env(**gdal_env(self.href)):
+            with rasterio.Env(**gdal_env(self.href)), warnings.catch_warnings():
+                # Missing georeferencing is no surprise here, and where it matters it is an error.
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 return rasterio.open(self._path, **self._options, **options)
         except (RasterioError, OSError) as error:
             raise RasterError(f"{self._name} can't be opened: {_reason(error)}.") from error

@@ -218,7 +218,6 @@ def _hilbert_order(polygons: NDArray[np.object_], ids: Sequence[str]) -> NDArray
 
 def write_geoparquet(table: pa.Table, path: Path, crs: str | None) -> None:
     """Write rows as GeoParquet 1.1: zstd, bbox covering, row groups of `ROW_GROUP_ROWS`."""
-    bounds = shapely.total_bounds(shapely.from_wkb(table["geometry"].to_numpy()))
     geometry: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": ["Polygon"] if table.num_rows else [],
@@ -226,6 +225,7 @@ def write_geoparquet(table: pa.Table, path: Path, crs: str | None) -> None:
         "covering": {"bbox": {c: ["bbox", c] for c in ("xmin", "ymin", "xmax", "ymax")}},
     }
     if table.num_rows:
+        bounds = shapely.total_bounds(shapely.from_wkb(table["geometry"].to_numpy()))
         geometry["bbox"] = [float(value) for value in bounds]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     table = table.replace_schema_metadata({b"geo": json.dumps(geo).encode()})

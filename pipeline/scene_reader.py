@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from affine import Affine
 
+from ..catalog.errors import RasterError
+from ..catalog.hrefs import public_href
 from ._geo import ground_sample_distance
 from .raster import BandSelection, PixelSource, RasterSource
 from .region import Region, WindowPlan
@@ -90,11 +92,24 @@ class SceneReader:
 
 
 def open_scene(href: str, job: Job, *, threads: int = 2) -> RasterSource:
-    """Open a raster with the job's bands, rescaling and resolution."""
+    """Open a raster with the job's bands, rescaling and resolution.
+
+    Raises
+    ------
+    RasterError
+        Also if the job wants map coordinates and the raster has none.
+    """
     selection = BandSelection(
         tuple(job.source.bands) if job.source.bands is not None else None, job.source.rescale
     )
-    return RasterSource(href, selection, resolution=job.windows.resolution, threads=threads)
+    source = RasterSource(href, selection, resolution=job.windows.resolution, threads=threads)
+    if job.output.crs is not None and (source.transform is None or source.crs is None):
+        source.close()
+        raise RasterError(
+            f"{public_href(href)} has no georeferencing, so its boxes can't be put in {job.output.crs}; "
+            "set output.crs to null (CLI: --crs none) for pixel coordinates."
+        )
+    return source
 
 
 def plan_scene(

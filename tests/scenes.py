@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from geosweep.pipeline import Job
 from rasterio.transform import from_origin
 
-from geosweep.pipeline import Job
 from tests.detectors import grey, paint_patches
 from tests.rasters import write_raster
 
@@ -18,12 +18,12 @@ WIDTH, HEIGHT = 1300, 1000
 def painted_scene(
     folder: Path, number: int, *, poison: bool = False, step_m: float = 200.0
 ) -> Path:
-    """A COG with some 40 red and 15 blue patches; poisoned ones also hold a green one."""
+    """A COG with 40 red and 14 blue patches; poisoned ones also hold a green one."""
     rng = np.random.default_rng(number)
     data = grey(HEIGHT, WIDTH, number)
     # On a lattice, so that patches never touch and each is one object.
     cells = rng.permutation([(x, y) for x in range(10, 1150, 140) for y in range(10, 850, 140)])
-    for place, (x, y) in enumerate(cells[:55]):
+    for place, (x, y) in enumerate(cells):
         wide, high = rng.integers(8, 125, 2)
         colour = "blue" if place >= 40 else "red"
         paint_patches(data, [(x, y, x + wide, y + high)], colour)

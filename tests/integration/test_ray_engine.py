@@ -1,9 +1,9 @@
 """The Ray engine on a real cluster: same rows as in process, and no scene lost to a dying actor."""
 
 import pytest
-
 from geosweep.catalog import Records, open_storage
 from geosweep.pipeline import run
+
 from tests.scenes import assert_sums, job_over, painted_scene
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -119,7 +119,7 @@ def test_models_that_fail_to_load_end_the_run_with_their_own_sentence(tmp_path):
     assert list(Records(open_storage(tmp_path / "out")).ids()) == []
 
 
-class deaths_told:  # noqa: N801
+class deaths_told:
     """Tell workers, which don't have our environment, where to count deaths."""
 
     def __init__(self, path):

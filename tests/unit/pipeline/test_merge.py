@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from geosweep.pipeline.detect import Found
 from geosweep.pipeline.merge import greedy_suppress, merge_core, merge_nms
 from geosweep.pipeline.windows import WindowGrid
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 GRID = WindowGrid.cover(780, 400, 400, 0.05)  # two windows: 0–400 and 380–780
 WIDE = WindowGrid.cover(1160, 780, 400, 0.05)
@@ -151,7 +150,9 @@ def test_no_two_survivors_of_different_windows_overlap(seed, count):
     assert not (overlap & across).any()
 
 
-@pytest.mark.parametrize("merge", [lambda f: merge_core(f, GRID, 0.15), lambda f: merge_nms(f, GRID, 0.15)])
+@pytest.mark.parametrize(
+    "merge", [lambda f: merge_core(f, GRID, 0.15), lambda f: merge_nms(f, GRID, 0.15)]
+)
 def test_nothing_and_one_detection(merge):
     assert len(merge(Found.empty()).found) == 0
     single = found((1, 0, 0.5, 500, 10, 540, 60))

@@ -5,15 +5,14 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rasterio.transform import from_origin
-from rasterio.warp import transform_geom
-
 from geosweep.catalog import Scene
 from geosweep.pipeline.ownership import Ownership
 from geosweep.pipeline.region import Region
 from geosweep.pipeline.windows import WindowGrid
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.transform import from_origin
+from rasterio.warp import transform_geom
 
 CRS = "EPSG:32612"
 
@@ -24,7 +23,9 @@ def scene(name, x, y, size=1000, day=None, gsd=0.1):
     side = size * gsd
     outline = shapely.box(x, y - side, x + side, y)
     footprint = shapely.geometry.shape(
-        transform_geom(CRS, "EPSG:4326", shapely.geometry.mapping(shapely.segmentize(outline, side / 8)))
+        transform_geom(
+            CRS, "EPSG:4326", shapely.geometry.mapping(shapely.segmentize(outline, side / 8))
+        )
     )
     return Scene(
         id=name,
@@ -83,7 +84,9 @@ def test_identical_scenes_belong_to_the_first_in_rank():
         assert owners(scenes, x, y) == ["a"]
     foreign = Ownership(scenes, 20).foreign(scenes[1])
     grid = WindowGrid.cover(1000, 1000, 400, 0.05)
-    plan = Region(foreign=foreign).plan(grid, from_origin(500_000, 4_978_000, 0.1, 0.1), CRS, (1, 1))
+    plan = Region(foreign=foreign).plan(
+        grid, from_origin(500_000, 4_978_000, 0.1, 0.1), CRS, (1, 1)
+    )
     assert plan.count < grid.count
     assert plan.count + plan.owned_elsewhere == grid.count
 
@@ -98,7 +101,11 @@ def test_failed_scenes_own_nothing():
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900), st.integers(1, 3)), min_size=2, max_size=5),
+    st.lists(
+        st.tuples(st.integers(0, 900), st.integers(0, 900), st.integers(1, 3)),
+        min_size=2,
+        max_size=5,
+    ),
     st.integers(0, 2**32 - 1),
 )
 def test_every_point_has_exactly_one_owner(places, seed):

@@ -6,14 +6,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import rasterio
-from rasterio.windows import Window
-
 from geosweep.catalog.errors import RasterError
 from geosweep.pipeline import stream
 from geosweep.pipeline._ahead import read_ahead
 from geosweep.pipeline.raster import ArraySource, BandSelection, RasterSource
 from geosweep.pipeline.stream import StreamCounts, stream_windows
 from geosweep.pipeline.windows import WindowGrid
+from rasterio.windows import Window
+
 from tests.rasters import LAYOUTS, textured, write_raster
 
 
@@ -36,7 +36,9 @@ def test_windows_hold_the_pixels_that_rasterio_reads(tmp_path, layout, size, ove
         assert sorted(windows) == list(range(grid.count))
         for index, pixels in windows.items():
             x, y = grid.offsets(np.array([index]))[0]
-            np.testing.assert_array_equal(pixels, truth.read([1, 2, 3], window=Window(x, y, size, size)))
+            np.testing.assert_array_equal(
+                pixels, truth.read([1, 2, 3], window=Window(x, y, size, size))
+            )
 
 
 class CountingSource(ArraySource):
@@ -177,7 +179,10 @@ def test_windows_on_a_corrupt_jpeg_block_fail_and_the_others_do_not(tmp_path):
 def test_a_truncated_file_raises_and_names_itself(tmp_path):
     path = write_raster(tmp_path / "cut.tif", textured(2000, 2000), driver="COG", compress="JPEG")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with RasterSource(str(path)) as source, pytest.raises(RasterError, match=r"cut\.tif can't be read"):
+    with (
+        RasterSource(str(path)) as source,
+        pytest.raises(RasterError, match=r"cut\.tif can't be read"),
+    ):
         collect(source, WindowGrid.cover(2000, 2000, 400, 0.05))
 
 
@@ -190,7 +195,9 @@ def test_a_truncated_file_raises_and_names_itself(tmp_path):
         ({}, np.float32, 3, "source.rescale"),
     ],
 )
-def test_data_that_needs_a_choice_is_refused_with_the_key_to_set(tmp_path, profile, dtype, count, word):
+def test_data_that_needs_a_choice_is_refused_with_the_key_to_set(
+    tmp_path, profile, dtype, count, word
+):
     data = textured(100, 100, count).astype(dtype)
     path = write_raster(tmp_path / "odd.tif", data, photometric="MINISBLACK", **profile)
     with pytest.raises(RasterError, match=word):
