@@ -85,8 +85,7 @@ def read_preview(
             with rasterio.open(path) as dataset:
                 level = _overview_level(dataset, max_px)
                 size = (dataset.width, dataset.height)
-            options = {} if level is None else {"overview_level": level}
-            with rasterio.open(path, **options) as dataset, Reader(None, dataset=dataset) as reader:
+            with _open(path, level) as dataset, Reader(None, dataset=dataset) as reader:  # pyright: ignore[reportCallIssue]
                 indexes = _indexes(dataset, bands)
                 if not georeferenced:
                     image = reader.preview(indexes=indexes, max_size=max_px)
@@ -104,6 +103,10 @@ def read_preview(
                 return Preview(_to_rgba(image, rescale), bounds)
     except (RasterioError, RioTilerError, OSError, ValueError) as error:
         raise RasterError(f"{public_href(href)} can't be shown: {scrub(str(error))}") from error
+
+
+def _open(path: str, level: int | None) -> DatasetReader:
+    return rasterio.open(path) if level is None else rasterio.open(path, overview_level=level)
 
 
 def _overview_level(dataset: DatasetReader, max_px: int) -> int | None:

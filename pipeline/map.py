@@ -163,7 +163,7 @@ def _render(view: View, scenes: list[dict[str, Any]]) -> str:
         "detections": _pack_detections(view, packer),
         "arrays": packer.arrays,
     }
-    assets = resources.files(__package__) / "assets"
+    assets = resources.files(__name__.rpartition(".")[0]) / "assets"
     script = "\n".join((assets / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     style = (assets / "map.css").read_text(encoding="utf-8")
     fields = {
@@ -205,7 +205,7 @@ class _Packer:
         self.add(name, np.frombuffer(json.dumps(values).encode(), np.uint8))
 
     def encoded(self) -> str:
-        return base64.b64encode(gzip.compress(bytes(self._blob), mtime=0)).decode()
+        return base64.b64encode(gzip.compress(bytes(self._blob), 6, mtime=0)).decode()
 
 
 def _pack_detections(view: View, packer: _Packer) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def _pack_detections(view: View, packer: _Packer) -> dict[str, Any]:
     packer.add("coords", np.round((coordinates - origin) / step).astype(np.int32).ravel())
     packer.add("offsets", np.searchsorted(owner, np.arange(len(frame) + 1)).astype(np.uint32))
     names = [name for name in frame.columns if name != frame.geometry.name]
-    columns = [_pack_column(name, frame[name], packer) for name in names]
+    columns = [_pack_column(name, pd.Series(frame[name]), packer) for name in names]
     return {
         "count": len(frame),
         "step": step,

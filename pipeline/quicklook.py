@@ -109,7 +109,7 @@ def _paste(canvas: Image.Image, scene: SceneView, view: View, frame: _Frame) -> 
     x0, y0, x1, y1 = frame.pixels((left + dx, bottom + dy, right + dx, top + dy))
     image = Image.fromarray(preview.pixels).resize((x1 - x0, y1 - y0), Image.Resampling.LANCZOS)
     # Smoothing wears away at the alpha of the seams; what is there is there.
-    alpha = image.getchannel("A").point(lambda value: 255 if value > 127 else 0)
+    alpha = image.getchannel("A").point([0] * 128 + [255] * 128)
     canvas.paste(image, (x0, y0), alpha)
     return True
 
