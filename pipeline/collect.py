@@ -51,8 +51,13 @@ def select(
     found
         Detections of some windows.
     mode
-        ``nms`` keeps duplicates between windows for the merge to judge, as DeepForest does.
+        ``nms`` keeps duplicates between windows for the merge to judge, as DeepForest does, and also
+        boxes without area (a box that was clipped at its window's edge to nothing); ``core`` drops
+        those, uncounted, since there is nothing in them.
     """
+    if mode == "core":
+        boxes = found.boxes
+        found = found[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
     raw = len(found)
     centres = (found.boxes[:, :2].astype(np.float64) + found.boxes[:, 2:]) / 2
     core = np.ones(raw, bool)

@@ -84,10 +84,13 @@ class Committer:
         with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
             local = Path(folder) / "rows.parquet"
             write_geoparquet(table, local, schema.crs)
+            size = local.stat().st_size
             self._storage.put_file(key, local)
         timings = seconds | {"write": time.perf_counter() - start}
         status = "succeeded" if table.num_rows else "empty"
-        self._commit(task, status, detections.counts, timings, data=key, rows=table.num_rows)
+        self._commit(
+            task, status, detections.counts, timings, data=key, rows=table.num_rows, data_size=size
+        )
         return SceneOutcome(scene.id, status, detections.counts, timings)
 
     def fail(
@@ -108,6 +111,7 @@ class Committer:
         *,
         data: str | None,
         rows: int,
+        data_size: int | None = None,
         error: str | None = None,
     ) -> None:
         record = SceneRecord(
@@ -119,6 +123,7 @@ class Committer:
             timings={name: round(value, 3) for name, value in timings.items()},
             data=data,
             rows=rows,
+            data_size=data_size,
             error=error,
             software=self._software,
             models=self._settings.models,

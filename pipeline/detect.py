@@ -85,7 +85,7 @@ def detect_batch(
     Returns
     -------
     Found
-        Boxes on the level's pixel grid; boxes without area are dropped.
+        Boxes on the level's pixel grid.
     """
     high, wide = grid.valid
     images = batch.pixels[:, :, :high, :wide]
@@ -97,14 +97,14 @@ def detect_batch(
     parts: list[Found] = []
     for result, offset, index in zip(results, offsets, batch.index, strict=True):
         boxes = result.boxes * np.array([scale_x, scale_y] * 2, np.float32) + np.tile(offset, 2)
-        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        found = Found(
-            boxes.astype(np.float32, copy=False),
-            result.labels,
-            result.scores,
-            np.full(len(result), index, np.int64),
+        parts.append(
+            Found(
+                boxes.astype(np.float32, copy=False),
+                result.labels,
+                result.scores,
+                np.full(len(result), index, np.int64),
+            )
         )
-        parts.append(found[solid])
     return Found.concatenate(parts)
 
 

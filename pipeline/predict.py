@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import shapely
 from affine import Affine
 
 from ..catalog import SourceSpec
 from ..catalog.errors import JobError
 from ..catalog.hrefs import public_href
+from ..catalog.spec import bbox_geometry
 from .crop import RectangleReader
 from .job import CropModelSpec, DetectorSpec, Job, MergeSpec, OutputSpec, WindowSpec
 from .raster import ArraySource, BandSelection, PixelSource, RasterSource, open_bands
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     import xarray as xr
     from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
 
     from ..models import CropModel, Detector
 
@@ -203,7 +204,7 @@ def iter_windows(
         str(path), BandSelection(chosen.bands, chosen.rescale, for_detector=False)
     )
     try:
-        aoi = shapely.box(*bbox) if bbox is not None else None
+        aoi = _area(bbox)
         header, plan = plan_scene(source, _window_spec(size, overlap), Region(aoi))
         transform = source.transform or Affine.identity()
         names = list(chosen.bands) if chosen.bands is not None else list(range(1, source.count + 1))
@@ -219,6 +220,16 @@ def iter_windows(
             ).rename({box.dimensions[0]: "y", box.dimensions[1]: "x"})
     finally:
         source.close()
+
+
+def _area(bbox: tuple[float, float, float, float] | None) -> BaseGeometry | None:
+    if bbox is None:
+        return None
+    spec = Job.from_dict(
+        {"source": {"rasters": ["-"], "bbox": bbox}, "output": {"path": "-"}}, where="the arguments"
+    ).source
+    assert spec.bbox is not None
+    return bbox_geometry(spec.bbox)
 
 
 def _window_spec(size: int, overlap: float) -> WindowSpec:
@@ -288,7 +299,7 @@ def _predict(
         {name: ModelFace(m.name, m.version, tuple(m.labels)) for name, m in crops.items()},
     )
     scene_id = Path(str(path)).stem if path is not None else "image"
-    region = Region(shapely.box(*bbox) if bbox is not None else None)
+    region = Region(_area(bbox))
     reader = SceneReader(source, windows, region)
     rectangle = RectangleReader(reopen)
     prepared = {

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
 from geosweep.catalog import Records, open_storage
 from geosweep.pipeline import Job, run
+
 from tests.detectors import grey
 from tests.rasters import write_raster
 from tests.scenes import assert_sums, job_over, painted_scene
@@ -63,7 +63,14 @@ def test_detect_takes_a_folder_and_a_bbox(tmp_path):
     middle = (west + east) / 2
     bbox = f"{west - 1},{south - 1},{middle},{north + 1}"
     done = geosweep(
-        "detect", folder, "-o", tmp_path / "out", "--detector", "tests.detectors:paint", "--bbox", bbox
+        "detect",
+        folder,
+        "-o",
+        tmp_path / "out",
+        "--detector",
+        "tests.detectors:paint",
+        "--bbox",
+        bbox,
     )
     assert done.returncode == 0, done.stderr
     records = list(Records(open_storage(tmp_path / "out")).all())
@@ -153,7 +160,9 @@ def test_a_killed_run_goes_on_and_each_scene_stands_once(tmp_path, engine):
     after = {path.name: path.stat().st_mtime_ns for path in items.glob("*.json")}
     assert all(after[name] == stamp for name, stamp in before.items())
     # Every file in the output belongs to one record, and no row stands twice.
-    files = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("data/*.parquet"))
+    files = sorted(
+        path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("data/*.parquet")
+    )
     assert [str(path) for path in files] == sorted(record.data for record in records)
     ids = np.concatenate([pq.read_table(tmp_path / "out" / f)["detection_id"] for f in files])
     assert len(set(ids)) == len(ids) == sum(record.rows for record in records)
@@ -199,7 +208,9 @@ def test_plan_says_what_a_run_then_does(tmp_path):
     for name in ("windows", "windows_skipped_owned", "windows_skipped_aoi"):
         assert plan[name] == result.counts[name]
     assert plan["windows_to_read"] == result.counts["windows_processed"]
-    assert plan["hours"] == pytest.approx(plan["windows_to_read"] * plan["seconds_per_window"] / 3600 / 4)
+    assert plan["hours"] == pytest.approx(
+        plan["windows_to_read"] * plan["seconds_per_window"] / 3600 / 4
+    )
     assert plan["cost"] == pytest.approx(plan["hours"] * 4 * 2)
     assert not (tmp_path / "out" / "data").exists() or result.counts["scenes_now"] == 4
     shown = geosweep("plan", file, "--no-measure")

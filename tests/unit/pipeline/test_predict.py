@@ -1,13 +1,15 @@
 """`predict_tile`, `predict_image` and `iter_windows`, against DeepForest and known answers."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
-
 from geosweep.catalog.errors import JobError, RasterError
 from geosweep.pipeline import iter_windows, predict_image, predict_tile
+
 from tests.cropmodels import tiny
 from tests.detectors import PaintDetector, grey, paint_patches
 from tests.rasters import LAYOUTS, UTM, textured, write_raster
@@ -22,7 +24,9 @@ def image(boxes=BOXES, height=1000, width=1300):
 
 
 def found_boxes(frame):
-    return sorted(map(tuple, frame[["xmin", "ymin", "xmax", "ymax"]].astype(int).to_numpy().tolist()))
+    return sorted(
+        map(tuple, frame[["xmin", "ymin", "xmax", "ymax"]].astype(int).to_numpy().tolist())
+    )
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if "jpeg" not in name])
@@ -50,7 +54,9 @@ def test_geometry_is_where_rasterio_puts_the_box(tmp_path, transform):
         for row in frame.itertuples():
             corners = np.array(row.geometry.exterior.coords[:-1])
             expected = [
-                dataset.xy(y, x, offset="ul") for x in (row.xmin, row.xmax) for y in (row.ymin, row.ymax)
+                dataset.xy(y, x, offset="ul")
+                for x in (row.xmin, row.xmax)
+                for y in (row.ymin, row.ymax)
             ]
             for corner in expected:
                 assert np.hypot(*(corners - corner).T).min() < 0.001
@@ -120,7 +126,9 @@ def test_a_crop_transform_of_ones_own_is_used(tmp_path):
         seen.append(crop.shape)
         return np.zeros((3, 32, 32), np.float32)
 
-    frame = predict_tile(path, detector=PaintDetector(), crop_model=tiny(), crop_transform=transform)
+    frame = predict_tile(
+        path, detector=PaintDetector(), crop_model=tiny(), crop_transform=transform
+    )
     assert len(seen) >= len(BOXES)
     assert frame.cropmodel_score.nunique() == 1
 
@@ -131,7 +139,10 @@ def test_a_bbox_keeps_what_has_its_centre_inside(tmp_path):
     west, south, _, north = whole.total_bounds
     middle = sum(sorted(whole.geometry.apply(lambda g: g.centroid.x))[2:4]) / 2
     part = predict_tile(
-        path, detector=PaintDetector(), bbox=(west - 1, south - 1, middle, north + 1), crs="EPSG:4326"
+        path,
+        detector=PaintDetector(),
+        bbox=(west - 1, south - 1, middle, north + 1),
+        crs="EPSG:4326",
     )
     assert set(part.detection_id) == {
         row.detection_id for row in whole.itertuples() if row.geometry.centroid.x <= middle
@@ -171,7 +182,7 @@ def test_a_raster_smaller_than_a_window(tmp_path):
 
 def test_predict_image_looks_at_everything_at_once(tmp_path):
     class Recorder(PaintDetector):
-        shapes = []
+        shapes: ClassVar[list[tuple[int, ...]]] = []
 
         def detect(self, images):
             self.shapes.append(images.shape)

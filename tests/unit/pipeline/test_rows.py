@@ -11,12 +11,17 @@ import pytest
 import rasterio.transform
 import shapely
 from affine import Affine
-from pyproj import Geod, Transformer
-
 from geosweep.pipeline.collect import SceneDetections
-from geosweep.pipeline.rows import CropColumns, RowSchema, build_table, to_geodataframe, write_geoparquet
+from geosweep.pipeline.rows import (
+    CropColumns,
+    RowSchema,
+    build_table,
+    to_geodataframe,
+    write_geoparquet,
+)
 from geosweep.pipeline.scene_reader import SceneHeader
 from geosweep.pipeline.windows import WindowGrid
+from pyproj import Geod, Transformer
 
 NORTH_UP = Affine(0.1, 0, 500_000, 0, -0.1, 4_978_000)
 ROTATED = NORTH_UP @ Affine.rotation(30)
@@ -38,7 +43,10 @@ def detections(count=50, classes=None, seed=0):
         boxes.astype(np.float32),
         rng.integers(0, 2, count),
         rng.uniform(0.3, 1, count).astype(np.float32),
-        {name: rng.dirichlet(np.ones(n), count).astype(np.float32) for name, n in (classes or {}).items()},
+        {
+            name: rng.dirichlet(np.ones(n), count).astype(np.float32)
+            for name, n in (classes or {}).items()
+        },
         {},
     )
 
@@ -58,19 +66,45 @@ def table(found, head=None, shape=None):
     )
 
 
-BASE = ["detection_id", "scene_id", "image_path", "datetime", "xmin", "ymin", "xmax", "ymax", "label", "score"]
+BASE = [
+    "detection_id",
+    "scene_id",
+    "image_path",
+    "datetime",
+    "xmin",
+    "ymin",
+    "xmax",
+    "ymax",
+    "label",
+    "score",
+]
 END = ["area_m2", "geometry", "bbox"]
 
 
 def test_columns_are_exactly_the_interfaces():
     assert table(detections()).column_names == BASE + END
-    crops = (CropColumns("cropmodel", ("Alive", "Dead")), CropColumns("species", ("a", "b", "c"), True))
+    crops = (
+        CropColumns("cropmodel", ("Alive", "Dead")),
+        CropColumns("species", ("a", "b", "c"), True),
+    )
     found = detections(classes={"cropmodel": 2, "species": 3})
     rows = table(found, shape=schema(crops=crops))
-    names = ["cropmodel_label", "cropmodel_score", "species_label", "species_score", "species_scores"]
+    names = [
+        "cropmodel_label",
+        "cropmodel_score",
+        "species_label",
+        "species_score",
+        "species_scores",
+    ]
     assert rows.column_names == BASE + names + END
     types = {field.name: field.type for field in rows.schema}
-    assert types["score"] == types["xmin"] == types["area_m2"] == types["species_score"] == pa.float32()
+    assert (
+        types["score"]
+        == types["xmin"]
+        == types["area_m2"]
+        == types["species_score"]
+        == pa.float32()
+    )
     assert types["datetime"] == pa.timestamp("us", tz="UTC")
     assert types["species_scores"] == pa.list_(pa.float32())
 
@@ -103,7 +137,12 @@ def test_polygons_are_where_rasterio_puts_the_pixel_box(transform, crs, target):
     frame = to_geodataframe(table(found, header(transform, crs), schema(target)), target)
     back = Transformer.from_crs(target, crs, always_xy=True)
     for row in frame.itertuples():
-        corners = {(row.xmin, row.ymin), (row.xmax, row.ymin), (row.xmax, row.ymax), (row.xmin, row.ymax)}
+        corners = {
+            (row.xmin, row.ymin),
+            (row.xmax, row.ymin),
+            (row.xmax, row.ymax),
+            (row.xmin, row.ymax),
+        }
         x, y = back.transform(*np.array(row.geometry.exterior.coords[:-1]).T)
         rows_, columns = rasterio.transform.rowcol(transform, x, y, op=lambda value: value)
         got = np.stack([columns, rows_], axis=1)
@@ -173,8 +212,12 @@ def test_files_are_geoparquet_1_1(tmp_path, count):
         west, south, east, north = frame.total_bounds
         box = (west, south, (west + east) / 2, (south + north) / 2)
         part = gpd.read_parquet(path, bbox=box)
-        assert set(part.detection_id) == set(frame.cx[box[0] : box[2], box[1] : box[3]].detection_id)
-        np.testing.assert_allclose(pq.read_table(path)["bbox"].combine_chunks().field("xmin"), frame.bounds.minx)
+        assert set(part.detection_id) == set(
+            frame.cx[box[0] : box[2], box[1] : box[3]].detection_id
+        )
+        np.testing.assert_allclose(
+            pq.read_table(path)["bbox"].combine_chunks().field("xmin"), frame.bounds.minx
+        )
 
 
 def test_hilbert_order_keeps_neighbours_together():
