@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,16 @@ def test_importing_is_light(module):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_architecture_page_names_every_module():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for section in re.split(r"^### ", page, flags=re.M)[1:]:
+        folder = re.match(r"`(\w+)/`", section)[1]
+        rows = [line for line in section.splitlines() if line.startswith("| `")]
+        named = set(re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows)))
+        there = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "__main__"}
+        assert named == there
 
 
 @pytest.fixture(scope="module")
