@@ -38,10 +38,12 @@ $(BIN)/python:
 
 # deepforest is here for the imagery in its wheel; it is never imported, so it needs no dependencies.
 $(RUNTIME): pyproject.toml | $(BIN)/python
+	@echo "installing geosweep into $(VENV): some minutes, 6 GB with torch"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps deepforest==2.1.0
 	touch $@
 
 $(DEV): pyproject.toml | $(BIN)/python
+	@echo "installing geosweep and its development tools into $(VENV): some minutes, 6 GB with torch"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(RUNTIME)

@@ -3,6 +3,8 @@
 const STATUS_COLOURS = { succeeded: '#4cd98a', empty: '#9fb0c4', failed: '#ff5c4d' };
 const RAMP = [[75, 42, 155], [47, 123, 209], [34, 184, 160], [167, 216, 74], [255, 225, 74]];
 const RAMP_STEPS = 24;
+const SLOW_DRAW_MS = 25;
+const SETTLE_MS = 120;
 
 function rampColour(share) {
   const at = Math.min(0.9999, Math.max(0, share)) * (RAMP.length - 1);
@@ -20,6 +22,7 @@ class MapView {
     this.hovered = -1;
     this.selected = -1;
     this.onDraw = () => {};
+    this.snapshot = null;
     this.images = meta.scenes.filter((scene) => scene.image).map((scene) => {
       const image = new Image();
       image.onload = () => this.redraw();
@@ -72,7 +75,7 @@ class MapView {
 
   pan(dx, dy) {
     this.centre = [this.centre[0] - dx / this.scale, this.centre[1] + dy / this.scale];
-    this.redraw();
+    this.touch();
   }
 
   zoom(factor, px = this.size[0] / 2, py = this.size[1] / 2) {
@@ -81,7 +84,7 @@ class MapView {
     this.scale = Math.min(400, Math.max(Math.min(widest, this.scale), this.scale * factor));
     const [nx, ny] = this.toMap(px, py);
     this.centre = [this.centre[0] + x - nx, this.centre[1] + y - ny];
-    this.redraw();
+    this.touch();
   }
 
   redraw() {
@@ -93,13 +96,46 @@ class MapView {
     });
   }
 
+  // For a moved camera or another highlight. Where a full drawing is slow, the last one is shown at
+  // its new place at once, and drawn properly when the movement has come to rest.
+  touch() {
+    if (!this.snapshot) { this.redraw(); return; }
+    requestAnimationFrame(() => this.snapshot && this.present());
+    clearTimeout(this.settle);
+    const { centre, scale } = this.snapshot;
+    if (centre !== this.centre || scale !== this.scale) this.settle = setTimeout(() => this.redraw(), SETTLE_MS);
+  }
+
+  clear() {
+    this.context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    this.context.clearRect(0, 0, this.size[0], this.size[1]);
+  }
+
   draw() {
-    const { context, ratio, size } = this;
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, size[0], size[1]);
+    const begun = performance.now();
+    this.clear();
     if (this.show.imagery) this.drawImagery();
     if (this.show.scenes) this.drawScenes();
     if (this.show.detections) this.drawDetections();
+    this.snapshot = performance.now() - begun > SLOW_DRAW_MS ? this.takeSnapshot() : null;
+    this.drawHighlights();
+    this.onDraw();
+  }
+
+  takeSnapshot() {
+    const copy = document.createElement('canvas');
+    [copy.width, copy.height] = [this.canvas.width, this.canvas.height];
+    copy.getContext('2d').drawImage(this.canvas, 0, 0);
+    return { copy, centre: this.centre, scale: this.scale };
+  }
+
+  present() {
+    const { copy, centre, scale } = this.snapshot;
+    this.clear();
+    const [x, y] = this.toScreen(centre[0], centre[1]);
+    const [width, height] = this.size.map((side) => (side * this.scale) / scale);
+    this.context.drawImage(copy, x - width / 2, y - height / 2, width, height);
+    this.drawHighlights();
     this.onDraw();
   }
 
@@ -166,6 +202,11 @@ class MapView {
       for (const i of members) this.trace(i, true);
       context.stroke();
     });
+  }
+
+  drawHighlights() {
+    const { context, detections } = this;
+    if (!this.show.detections) return;
     for (const i of new Set([this.hovered, this.selected])) {
       if (i < 0 || !detections.visible[i]) continue;
       context.beginPath();

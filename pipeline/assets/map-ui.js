@@ -108,7 +108,7 @@ function showDetail(view, detections, i) {
       element('dt', { text: column.name }), element('dd', { text: shownValue(detections.value(column, i)) })]);
     byId('detail-rows').replaceChildren(...rows);
   }
-  view.redraw();
+  view.touch();
 }
 
 function latitude(y) {
@@ -153,7 +153,7 @@ function listenToPointers(view, detections) {
       tip.style.left = `${Math.min(px + 14, view.size[0] - tip.offsetWidth - 4)}px`;
       tip.style.top = `${Math.max(py - 34, 4)}px`;
     }
-    if (i !== view.hovered) { view.hovered = i; view.redraw(); }
+    if (i !== view.hovered) { view.hovered = i; view.touch(); }
     return i;
   };
   canvas.addEventListener('pointerdown', (event) => {
