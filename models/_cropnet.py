@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 REVISION = "cropmodel-1"
 """Raised whenever the same weights would give other probabilities."""
-LITE0 = "efficientnet-lite0"
+# Name -> stride of the last level used. The shorter one sees texture and colour rather than shape, at
+# a quarter of the size.
+_LITE0 = {"efficientnet-lite0": 32, "efficientnet-lite0-stride16": 16}
 # (has a third convolution per block, blocks per layer) -> torchvision's name
 _RESNETS = {
     (False, (2, 2, 2, 2)): "resnet18",
@@ -31,14 +33,15 @@ _RESNETS = {
 class Lite0Classifier(nn.Module):
     """EfficientNet-Lite0 features, averaged over the crop, under one linear layer."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, stride: int = 32) -> None:
         super().__init__()
-        self.backbone = EfficientNetLite0((32,))
-        self.fc = nn.Linear(LEVELS[32][1], num_classes)
+        self.backbone = EfficientNetLite0((stride,))
+        self.fc = nn.Linear(LEVELS[stride][1], num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to (B, 320)."""
-        return self.backbone(x)["32"].mean((2, 3))
+        """Map (B, 3, H, W), normalised, to (B, C)."""
+        (level,) = self.backbone(x).values()
+        return level.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W), normalised, to (B, num_classes) logits."""
@@ -51,7 +54,8 @@ def build_classifier(architecture: str, num_classes: int) -> nn.Module:
     Parameters
     ----------
     architecture
-        ``resnet18`` … ``resnet152`` (torchvision's) or ``efficientnet-lite0``.
+        ``resnet18`` … ``resnet152`` (torchvision's), ``efficientnet-lite0`` or its shorter form
+        ``efficientnet-lite0-stride16``.
     num_classes
         Width of the last layer.
 
@@ -60,10 +64,10 @@ def build_classifier(architecture: str, num_classes: int) -> nn.Module:
     ModelError
         For other names.
     """
-    if architecture == LITE0:
-        return Lite0Classifier(num_classes)
+    if architecture in _LITE0:
+        return Lite0Classifier(num_classes, _LITE0[architecture])
     if architecture not in _RESNETS.values():
-        names = ", ".join([LITE0, *_RESNETS.values()])
+        names = ", ".join([*_LITE0, *_RESNETS.values()])
         raise ModelError(
             f"crop model architecture {architecture!r} can't be built by name (there are {names}); "
             "give the network itself as model=."

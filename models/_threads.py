@@ -30,12 +30,17 @@ def map_in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> 
     return list(_pool(threads).map(work, items))
 
 
+def _one_thread() -> None:
+    # A thread takes over the process's setting when it first asks, even after setting its own: ask
+    # first.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
 @lru_cache(maxsize=8)
 def _pool(threads: int) -> ThreadPoolExecutor:
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(
-        threads, thread_name_prefix="geosweep-cpu", initializer=lambda: torch.set_num_threads(1)
-    )
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="geosweep-cpu", initializer=_one_thread)
     # Start all of them now: the setting is each thread's own, but also the default of threads that
     # start later, and those are not ours.
     together = threading.Barrier(threads + 1)

@@ -118,7 +118,7 @@ class CropModel(LightningModule):
             return self.info.version
         digest = hashlib.sha256(f"{REVISION} {self.settings()}".encode())
         for name, value in self.state_dict().items():
-            content = value.detach().cpu().contiguous().view(torch.uint8)
+            content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(name.encode() + content.numpy().tobytes())
         return digest.hexdigest()[:16]
 

@@ -43,6 +43,8 @@ class TorchDetector:
         ``auto`` is fp32 on a CPU, bf16 or fp16 autocast on a GPU.
     threads
         CPU threads; None for one a core.
+    channels_last
+        Memory layout of the weights: faster, but other last bits than a network in the plain layout.
 
     Notes
     -----
@@ -58,6 +60,7 @@ class TorchDetector:
         device: str | None = None,
         precision: str = "auto",
         threads: int | None = None,
+        channels_last: bool = True,
     ) -> None:
         self.info = info
         self.name = info.name
@@ -68,7 +71,8 @@ class TorchDetector:
         self._threads = cpu_threads(threads)
         self._autocast = _autocast_dtype(precision, place)
         self._device = place
-        network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last if channels_last else torch.preserve_format
+        network.to(place, memory_format=layout)  # type: ignore[call-overload]
         self.network = network.eval()
         if self._autocast is not None and isinstance(getattr(network, "head", None), nn.Module):
             # Box offsets decoded in bf16 would be off by pixels.

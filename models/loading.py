@@ -180,7 +180,7 @@ def load_detector(
     info = _info(source)
     if info.kind != "detector":
         raise ModelError(f"{model}: is a crop model, not a detector; name it under crop_models.")
-    from .detector import TorchDetector
+    from .detector import TorchDetector, pick_device
 
     score = info.score_threshold if score_threshold is None else score_threshold
     nms = info.nms_iou if nms_iou is None else nms_iou
@@ -188,7 +188,15 @@ def load_detector(
     network = _build_network(source, info, score, nms)
     if detections_per_image is not None:
         network.detections_per_img = detections_per_image  # type: ignore[assignment]
-    return TorchDetector(network, info, device=device, precision=precision, threads=threads)
+    return TorchDetector(
+        network,
+        info,
+        device=device,
+        precision=precision,
+        threads=threads,
+        # DeepForest's networks keep the plain layout on a CPU: the same boxes as there, to the bit.
+        channels_last=info.architecture != _RETINANET or pick_device(device).type != "cpu",
+    )
 
 
 def _build_network(source: WeightsSource, info: ModelInfo, score: float, nms: float) -> nn.Module:
