@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from geosweep.pipeline import write_map
-
 from tests.outputs import make_output
 
 

@@ -96,8 +96,10 @@ def detect(
     crs: Annotated[str, typer.Option(help="CRS of the output; none for pixels.")] = "EPSG:4326",
     engine: EngineOption = "local",
     address: AddressOption = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try failed rasters again.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Redo all.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed rasters again.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo all.")] = False,
 ) -> None:
     """Detect objects in rasters; no catalog needed."""
     from .job import Job
@@ -134,8 +136,10 @@ def run(
     engine: EngineOption = "ray",
     address: AddressOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First so many scenes.")] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try failed scenes again.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Take the output over and redo all.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed scenes again.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Take over and redo all.")] = False,
 ) -> None:
     """Run a job, or go on with it. Safe to repeat: what is done is left alone."""
     from .job import Job
@@ -192,7 +196,7 @@ def models_list() -> None:
 
     table = Table(title="Packaged models")
     for column in ("name", "kind", "labels", "licence", "what it is"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "kind"))
     for info in list_models():
         table.add_row(info.name, info.kind, ", ".join(info.labels), info.licence, info.description)
     out.print(table)
@@ -223,10 +227,12 @@ def models_show(
         value = getattr(info, key)
         table.add_row(key, "–" if value is None else str(value))
     table.add_row("labels", ", ".join(info.labels))
-    for key, value in (info.metrics or {}).items():
-        table.add_row(key, f"{value:.3f}" if isinstance(value, float) else str(value))
     out.print(table)
-    if info.card is not None:
+    # The card has the measured accuracy; a user's own file may carry figures without one.
+    if info.card is None:
+        for key, value in info.metrics.items():
+            out.print(f"{key}: {value}", markup=False)
+    else:
         out.print(Markdown(Path(str(info.card)).read_text(encoding="utf-8")))
 
 

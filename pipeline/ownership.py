@@ -5,12 +5,17 @@ away from its border, or, where every scene has its border there, to the best-ra
 all. "Away from the border" means by the overlap of the windows: an object up to twice that wide whose
 centre a scene owns is not cut off by that scene's edge, the same promise that window cores give.
 
+Two scenes without dates of which one covers the other are taken for two views of the same ground, not
+for neighbours: neither is the latest, and to drop a raster whole that a user named would surprise. Both
+keep everything, and the log says so.
+
 What a scene does *not* own is kept, rather than what it does: so nothing is lost to rounding along a
 scene's outer border, where nobody else could claim it.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,7 +32,11 @@ if TYPE_CHECKING:
 
     from ..catalog import Scene
 
+log = logging.getLogger("geosweep")
+
 _METRES_PER_DEGREE = 111_320.0
+SAME_GROUND = 0.9
+"""Share of the smaller of two undated scenes that the other covers, from which they are two views."""
 
 
 class Ownership:
@@ -48,6 +57,7 @@ class Ownership:
         self._footprints = footprints
         self._tree = shapely.STRtree(footprints)
         self._place = {scene.id: number for number, scene in enumerate(scenes)}
+        self._said_two_views = False
         ranked = sorted(range(len(scenes)), key=lambda number: _rank(scenes[number]))
         self._rank = {number: rank for rank, number in enumerate(ranked)}
 
@@ -59,7 +69,9 @@ class Ownership:
         neighbours = [
             int(number)
             for number in self._tree.query(scene.footprint, predicate="intersects")
-            if number != own and self._scenes[number].error is None
+            if number != own
+            and self._scenes[number].error is None
+            and not self._two_views(own, int(number))
         ]
         if not neighbours:
             return None
@@ -75,6 +87,23 @@ class Ownership:
             shapely.union_all(parts), shapely.buffer(scene.footprint, 1e-4)
         )
         return None if shapely.area(foreign) == 0 else foreign
+
+    def _two_views(self, a: int, b: int) -> bool:
+        if self._scenes[a].datetime is not None or self._scenes[b].datetime is not None:
+            return False
+        one, other = self._footprints[a], self._footprints[b]
+        smaller = min(one.area, other.area)
+        if shapely.intersection(one, other).area < SAME_GROUND * smaller:
+            return False
+        if not self._said_two_views:
+            self._said_two_views = True
+            log.warning(
+                "%s and %s show the same ground and have no dates: both are kept whole, and so are any "
+                "others like them",
+                self._scenes[a].id,
+                self._scenes[b].id,
+            )
+        return True
 
     def _inner(self, number: int) -> BaseGeometry:
         """A scene's footprint without its border."""

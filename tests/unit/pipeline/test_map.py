@@ -13,10 +13,10 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
-from geosweep.catalog import OutputError
-from geosweep.pipeline import write_map
 from PIL import Image
 
+from geosweep.catalog import OutputError
+from geosweep.pipeline import write_map
 from tests.outputs import make_output
 
 EVIL = (

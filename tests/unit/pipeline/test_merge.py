@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from geosweep.pipeline.detect import Found
 from geosweep.pipeline.merge import greedy_suppress, merge_core, merge_nms
 from geosweep.pipeline.windows import WindowGrid
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GRID = WindowGrid.cover(780, 400, 400, 0.05)  # two windows: 0–400 and 380–780
 WIDE = WindowGrid.cover(1160, 780, 400, 0.05)

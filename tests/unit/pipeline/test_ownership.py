@@ -5,14 +5,15 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import shapely
-from geosweep.catalog import Scene
-from geosweep.pipeline.ownership import Ownership
-from geosweep.pipeline.region import Region
-from geosweep.pipeline.windows import WindowGrid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
+
+from geosweep.catalog import Scene
+from geosweep.pipeline.ownership import Ownership
+from geosweep.pipeline.region import Region
+from geosweep.pipeline.windows import WindowGrid
 
 CRS = "EPSG:32612"
 
@@ -78,8 +79,19 @@ def test_undated_scenes_rank_after_dated_ones_and_then_by_name():
     assert owners(dated, 500_075, 4_977_950) == ["b"]
 
 
+def test_undated_scenes_of_the_same_ground_are_both_kept_whole(caplog):
+    scenes = [
+        scene("a", 500_000, 4_978_000),
+        scene("b", 500_000, 4_978_000),
+        scene("part", 500_020, 4_977_980, size=500),
+    ]
+    ownership = Ownership(scenes, 20)
+    assert [ownership.foreign(one) for one in scenes] == [None, None, None]
+    assert caplog.text.count("show the same ground and have no dates") == 1
+
+
 def test_identical_scenes_belong_to_the_first_in_rank():
-    scenes = [scene("a", 500_000, 4_978_000), scene("b", 500_000, 4_978_000)]
+    scenes = [scene("a", 500_000, 4_978_000, day=3), scene("b", 500_000, 4_978_000, day=3)]
     for x, y in ((500_050, 4_977_950), (500_000.5, 4_977_999.5)):
         assert owners(scenes, x, y) == ["a"]
     foreign = Ownership(scenes, 20).foreign(scenes[1])

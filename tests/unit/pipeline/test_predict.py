@@ -7,9 +7,9 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
+
 from geosweep.catalog.errors import JobError, RasterError
 from geosweep.pipeline import iter_windows, predict_image, predict_tile
-
 from tests.cropmodels import tiny
 from tests.detectors import PaintDetector, grey, paint_patches
 from tests.rasters import LAYOUTS, UTM, textured, write_raster

@@ -6,11 +6,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image, ImageColor
+
 from geosweep.catalog import OutputError, Records, open_storage
 from geosweep.pipeline import write_quicklook
 from geosweep.pipeline._palette import label_colours
-from PIL import Image, ImageColor
-
 from tests.outputs import make_output
 
 

@@ -11,6 +11,8 @@ import pytest
 import rasterio.transform
 import shapely
 from affine import Affine
+from pyproj import Geod, Transformer
+
 from geosweep.pipeline.collect import SceneDetections
 from geosweep.pipeline.rows import (
     CropColumns,
@@ -21,7 +23,6 @@ from geosweep.pipeline.rows import (
 )
 from geosweep.pipeline.scene_reader import SceneHeader
 from geosweep.pipeline.windows import WindowGrid
-from pyproj import Geod, Transformer
 
 NORTH_UP = Affine(0.1, 0, 500_000, 0, -0.1, 4_978_000)
 ROTATED = NORTH_UP @ Affine.rotation(30)

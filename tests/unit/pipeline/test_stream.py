@@ -1,19 +1,20 @@
 """The window stream: same pixels as rasterio, each block once, nodata, damage, bounded memory."""
 
 import threading
+import weakref
 from collections import Counter
 
 import numpy as np
 import pytest
 import rasterio
+from rasterio.windows import Window
+
 from geosweep.catalog.errors import RasterError
 from geosweep.pipeline import stream
 from geosweep.pipeline._ahead import read_ahead
-from geosweep.pipeline.raster import ArraySource, BandSelection, RasterSource
+from geosweep.pipeline.raster import ArraySource, BandSelection, RasterSource, Strip
 from geosweep.pipeline.stream import StreamCounts, stream_windows
 from geosweep.pipeline.windows import WindowGrid
-from rasterio.windows import Window
-
 from tests.rasters import LAYOUTS, textured, write_raster
 
 
@@ -95,6 +96,41 @@ def test_wide_rasters_are_split_into_columns_with_the_same_windows(monkeypatch):
     # Only blocks under a seam between columns are read again.
     assert max(source.reads.values()) == 2
     assert sum(source.reads.values()) < 1.6 * len(source.reads)
+
+
+class EndlessSource:
+    """Makes pixels as they are asked for and knows how many bytes of them are alive."""
+
+    def __init__(self, width, height):
+        self.width, self.height, self.full_size = width, height, (width, height)
+        self.count, self.dtype, self.block = 3, np.dtype(np.uint8), (256, 256)
+        self.transform = self.crs = None
+        self.alive = self.most = 0
+
+    def read(self, x0, y0, x1, y1):
+        data = np.zeros((3, y1 - y0, x1 - x0), np.uint8)
+        self.alive += data.nbytes
+        self.most = max(self.most, self.alive)
+        weakref.finalize(data, self.release, data.nbytes)
+        return Strip((x0, y0, x1, y1), data)
+
+    def release(self, nbytes):
+        self.alive -= nbytes
+
+    def close(self):
+        pass
+
+
+def test_memory_does_not_grow_with_the_rasters_height():
+    most = {}
+    for height in (4_000, 40_000):
+        source = EndlessSource(3_000, height)
+        grid = WindowGrid.cover(source.width, height, 400, 0.05)
+        for _ in stream_windows(source, grid):
+            pass
+        most[height] = source.most
+    # Three bands under a row of windows, two read ahead, one in the reader's hands, one handed over.
+    assert most[40_000] == most[4_000] <= 7 * 3 * 256 * 3_000
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])

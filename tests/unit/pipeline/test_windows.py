@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import shapely
 import slidingwindow
-from geosweep.pipeline.windows import WindowGrid
 from hypothesis import given
 from hypothesis import strategies as st
+
+from geosweep.pipeline.windows import WindowGrid
 
 sizes = st.integers(1, 1500)
 sides = st.integers(32, 500)
