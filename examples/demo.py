@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +24,14 @@ import pystac
 import rasterio
 import shapely
 import yaml
-from geosweep.pipeline import GeosweepError, Job, Result, run, write_map, write_quicklook
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform_geom
 from rasterio.windows import Window
 from rich.console import Console
 from rich.table import Table
+
+from geosweep.pipeline import GeosweepError, Job, Result, run, write_map, write_quicklook
 
 TILE = "2019_YELL_2_528000_4978000_image_crop2.png"
 # The wheel has the pixels but not their place. The corner is that of the kilometre tile that the
@@ -104,8 +107,10 @@ def find_tile() -> Path:
 
 def write_whole(png: Path, path: Path) -> Path:
     """The tile as one georeferenced COG."""
-    with rasterio.open(png) as source:
-        data = source.read([1, 2, 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # that is why we are here
+        with rasterio.open(png) as source:
+            data = source.read([1, 2, 3])
     return write_cog(path, data, from_origin(*CORNER, GSD, GSD))
 
 
