@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
 from geosweep.catalog import Records, open_storage
 from geosweep.pipeline import Job, run
-
 from tests.detectors import grey
 from tests.rasters import write_raster
 from tests.scenes import assert_sums, job_over, painted_scene
@@ -142,16 +142,17 @@ def test_a_killed_run_goes_on_and_each_scene_stands_once(tmp_path, engine):
         env={**os.environ, "PYTHONPATH": REPO},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     items = tmp_path / "out" / "items"
     deadline = time.monotonic() + 120
     while not list(items.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    # The driver alone, as the kernel would: its actors may go on for a moment.
+    process.kill()
     process.wait()
     before = {path.name: path.stat().st_mtime_ns for path in items.glob("*.json")}
-    assert 1 <= len(before) < 5
+    assert len(before) >= 1
+    assert not (tmp_path / "out" / "run.json").exists()
 
     done = geosweep("run", file, "--engine", engine)
     assert done.returncode == 0, done.stderr

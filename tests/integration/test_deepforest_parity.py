@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import rasterio
+
 from geosweep.models._annotations import deepforest_data
 from geosweep.pipeline import predict_image, predict_tile
-
 from tests.peers import make_deepforest, make_retinanet
 from tests.rasters import write_raster
 

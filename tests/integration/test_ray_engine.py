@@ -1,9 +1,9 @@
 """The Ray engine on a real cluster: same rows as in process, and no scene lost to a dying actor."""
 
 import pytest
+
 from geosweep.catalog import Records, open_storage
 from geosweep.pipeline import run
-
 from tests.scenes import assert_sums, job_over, painted_scene
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
