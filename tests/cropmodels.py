@@ -22,3 +22,8 @@ def tiny() -> CropModel:
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return CropModel(model=network, label_dict={"dark": 0, "light": 1}, resize=(32, 32))
+
+
+def large() -> CropModel:
+    """The same network at 224 pixels: a crop takes 600 kB, so many crops fill an object store."""
+    return CropModel(model=tiny().model, label_dict={"dark": 0, "light": 1}, resize=(224, 224))

@@ -9,12 +9,12 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from geosweep.catalog import Records, Scene, SceneRecord, open_storage, write_collection
-from geosweep.catalog.records import Status
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
+from geosweep.catalog import Records, Scene, SceneRecord, open_storage, write_collection
+from geosweep.catalog.records import Status
 from tests.rasters import UTM, write_raster
 
 SIZE = 400

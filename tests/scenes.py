@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from geosweep.pipeline import Job
 from rasterio.transform import from_origin
 
+from geosweep.pipeline import Job
 from tests.detectors import grey, paint_patches
 from tests.rasters import write_raster
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from geosweep.catalog.hrefs import gdal_path, is_remote, local_path, public_href, scrub, stable_href
 from hypothesis import given
 from hypothesis import strategies as st
+
+from geosweep.catalog.hrefs import gdal_path, is_remote, local_path, public_href, scrub, stable_href
 
 SIGNED = "https://h.com/a/b.tif?X-Amz-Signature=SECRETSECRET&X-Amz-Date=1&item=5#SECRET"
 WORD = st.text("abcdefXYZ0123456789-_.~", min_size=12, max_size=30).map("SECRET".__add__)

@@ -6,9 +6,9 @@ import shutil
 import pystac
 import pytest
 import rustac
-from geosweep.catalog import SourceError, open_source
 from pyproj import CRS
 
+from geosweep.catalog import SourceError, open_source
 from tests.servers import range_server
 
 from .helpers import WHEN, feature_collection, make_item, make_raster, write_json

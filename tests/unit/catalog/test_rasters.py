@@ -8,13 +8,13 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from geosweep.catalog import SourceError, open_source
-from geosweep.catalog.header import outline
-from geosweep.catalog.ids import SceneIds, safe_id
 from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
+from geosweep.catalog import SourceError, open_source
+from geosweep.catalog.header import outline
+from geosweep.catalog.ids import SceneIds, safe_id
 from tests.servers import range_server
 
 from .helpers import make_raster

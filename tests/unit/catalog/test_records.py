@@ -10,6 +10,9 @@ import pystac.validation
 import pytest
 import rustac
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
 from geosweep.catalog import (
     OutputError,
     Records,
@@ -24,8 +27,6 @@ from geosweep.catalog import (
     write_snapshot,
 )
 from geosweep.catalog.geoparquet import read_items
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = datetime(2026, 11, 21, 5, tzinfo=UTC)
 SCENE = Scene(

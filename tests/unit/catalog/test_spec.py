@@ -3,10 +3,11 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from pydantic import ValidationError
+
 from geosweep.catalog import SourceError, SourceSpec, open_source
 from geosweep.catalog.intervals import overlaps, parse_interval
 from geosweep.catalog.spec import bbox_geometry
-from pydantic import ValidationError
 
 
 def test_one_raster_and_rescale_forms():

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from geosweep.catalog import MissingKeyError, OutputError, Storage, StorageError, open_storage
 
 
