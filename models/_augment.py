@@ -36,6 +36,9 @@ class CropConfig:
         side are left.
     brightness, contrast, saturation, hue
         Strengths as in ``torchvision.transforms.v2.ColorJitter``.
+    blank
+        Share of the crops that are one flat colour with a little noise and no boxes: without them a
+        detector makes up objects where there is nothing to see (water, nodata).
     gamma
         Range of the exponent, drawn uniformly in its logarithm.
     blur, noise
@@ -45,6 +48,7 @@ class CropConfig:
     size: int = 384
     scale: tuple[float, float] = (0.7, 1.4)
     near_box: float = 0.5
+    blank: float = 0.0
     min_visible: float = 0.25
     min_side: float = 5.0
     brightness: float = 0.25
@@ -88,6 +92,8 @@ class RandomCrops:
     def sample(self) -> tuple[Tensor, Tensor]:
         """Return one crop, float32 (3, size, size) in 0–1, and its boxes, float32 (N, 4)."""
         c, rng = self.config, self.rng
+        if rng.random() < c.blank:
+            return self._blank(), torch.zeros(0, 4)
         image = self.images[rng.choice(len(self.images), p=self.weights)]
         height, width = image.pixels.shape[1:]
         side = round(c.size / math.exp(rng.uniform(*np.log(c.scale))))
@@ -103,6 +109,15 @@ class RandomCrops:
         pixels, boxes = resize(pixels, boxes, c.size)
         pixels, boxes = dihedral(pixels, boxes, int(rng.integers(8)))
         return self._recolour(pixels), boxes
+
+    def _blank(self) -> Tensor:
+        c, rng = self.config, self.rng
+        grey = rng.random() < 0.5
+        colour = np.full(3, rng.random()) if grey else rng.random(3)
+        if rng.random() < 0.2:
+            colour = np.round(colour)  # black, white: what nodata looks like
+        flat = torch.tensor(colour, dtype=torch.float32).view(3, 1, 1).expand(3, c.size, c.size)
+        return (flat + torch.randn(3, c.size, c.size) * rng.choice([0.0, 0.01, 0.03])).clamp(0, 1)
 
     def _corner(self, image: LabelledImage, side: int) -> tuple[int, int]:
         height, width = image.pixels.shape[1:]
