@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 
 class ByteBudget:
@@ -39,11 +40,18 @@ class ByteBudget:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.release(amount)
+            else:
+                with suppress(ValueError):  # taken out already by a release
+                    self._waiting.remove((amount, turn))
+                self._wake()
             raise
 
     def release(self, amount: int) -> None:
         """Give bytes back and wake who fits now."""
         self._used -= amount
+        self._wake()
+
+    def _wake(self) -> None:
         while self._waiting and self._fits(self._waiting[0][0]):
             amount, turn = self._waiting.popleft()
             if not turn.cancelled():
@@ -61,3 +69,40 @@ class ByteBudget:
 
     def _fits(self, amount: int) -> bool:
         return self._used == 0 or self._used + amount <= self._limit
+
+
+class HeldPixels:
+    """A batch's pixels in the object store and their share of a budget, until they are let go.
+
+    A reference that anybody keeps keeps the pixels, so there is only this one.
+
+    Parameters
+    ----------
+    ref
+        Reference to the pixels.
+    give_back
+        Returns their bytes to the budget.
+    """
+
+    def __init__(self, ref: Any, give_back: Callable[[], None]) -> None:
+        self.ref = ref
+        self._give_back = give_back
+        self._users = 1
+
+    def share(self, users: int) -> None:
+        """Say how many are to `leave` before the pixels are let go."""
+        self._users = users
+        if users == 0:
+            self.release()
+
+    def leave(self) -> None:
+        """One user less."""
+        self._users -= 1
+        if self._users == 0:
+            self.release()
+
+    def release(self) -> None:
+        """Let go, whoever still uses them; once."""
+        if self.ref is not None:
+            self.ref = None
+            self._give_back()

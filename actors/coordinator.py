@@ -11,8 +11,10 @@ import logging
 import math
 import time
 import uuid
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import ray
@@ -20,11 +22,12 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..catalog import open_storage
+from ..catalog.collection import read_collection
 from ..catalog.errors import GeosweepError, ModelError, OutputError
 from ..pipeline.collect import SceneCollector, Selected
 from ..pipeline.commit import Committer, SceneOutcome
 from ..pipeline.failure import failed_counts
-from .budget import ByteBudget
+from .budget import ByteBudget, HeldPixels
 from .pool import Pool, cause_of
 from .workers import BatchNote, Classifier, Cropper, DetectorActor, Reader
 
@@ -32,12 +35,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..pipeline.collect import SceneDetections
+    from ..pipeline.detect import Found
     from ..pipeline.pools import PoolPlan
     from ..pipeline.scene_reader import SceneHeader, SceneTask
     from ..pipeline.settings import Settings
     from ..pipeline.stream import StreamCounts
 
 log = logging.getLogger("geosweep")
+T = TypeVar("T")
 
 SCENE_TRIES = 3
 """Times a scene is begun anew when its reader dies, before it is recorded as failed."""
@@ -61,12 +66,12 @@ class Coordinator:
     def __init__(self, settings: Settings, output: str, pools: PoolPlan, batch_size: int) -> None:
         self._settings = settings
         self._plan = pools
-        self._committer = Committer(open_storage(output), settings)
+        self._storage = open_storage(output)
+        self._committer = Committer(self._storage, settings)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="geosweep-write")
         self._pixels = ByteBudget(pools.budget)
         self._crops = ByteBudget(pools.budget)
-        side = settings.job.windows.size
-        self._batch_bytes = batch_size * 3 * side * side
+        self._batch_size = batch_size
         self._windows = self._detections = 0
         self._crop_bytes: dict[str, int] = {}
         # Threads and processes are bounded by the counts; only the detectors claim cores or GPUs.
@@ -118,7 +123,10 @@ class Coordinator:
         ------
         ModelError
             If a model can't be loaded.
+        OutputError
+            If this node sees another output than the driver does.
         """
+        self._check_output()
         try:
             devices = [await actor.device.remote() for actor in self._detectors.actors]
             for actor in self._croppers.actors:
@@ -128,6 +136,14 @@ class Coordinator:
         except RayTaskError as error:
             raise cause_of(error) from None
         return devices
+
+    def _check_output(self) -> None:
+        seen = read_collection(self._storage)
+        if seen is None or seen.get("geosweep:fingerprint") != self._settings.fingerprint:
+            raise OutputError(
+                f"{self._storage.uri()} is another folder on node {ray.util.get_node_ip_address()} than "
+                "where this run began; choose an output.path that all nodes share."
+            )
 
     async def progress(self) -> tuple[int, int]:
         """Windows and detections done so far."""
@@ -161,7 +177,7 @@ class Coordinator:
                 reason = str(error)
                 break
             except Exception as error:  # one bad scene must not end a continent
-                log.debug("scene %s failed", task.scene.id, exc_info=True)
+                log.warning("scene %s failed", task.scene.id, exc_info=True)
                 reason = f"{type(error).__name__}: {error}"
                 break
         counts = failed_counts(task, self._settings.job, run.header)
@@ -189,111 +205,93 @@ class Coordinator:
         """Pull batches from the reader while earlier ones are detected in."""
         ahead = asyncio.Semaphore(2 * self._plan.detectors + 1)
         tasks: set[asyncio.Task[None]] = set()
+        assert run.header is not None
+        size = 3 * run.header.grid.size**2 * run.header.windows_at_once(self._batch_size)
         number = 0
+
+        def finished(pixels: HeldPixels, _: object) -> None:
+            # Here rather than in the task: one that is cancelled before its first step never runs.
+            pixels.release()
+            ahead.release()
+
         try:
             while True:
                 await ahead.acquire()
                 _raise_first(tasks)
-                await self._pixels.acquire(self._batch_bytes)
+                await self._pixels.acquire(size)
                 try:
                     refs = reader.next_batch.options(num_returns=2).remote(session)
                     note: BatchNote | None = await refs[0]
                 except BaseException:
-                    self._pixels.release(self._batch_bytes)
+                    self._pixels.release(size)
                     raise
                 if note is None:
-                    self._pixels.release(self._batch_bytes)
+                    self._pixels.release(size)
                     break
-                work = asyncio.create_task(self._do_batch(run, number, note, [refs[1]]))
-                work.add_done_callback(lambda _: ahead.release())
+                pixels = HeldPixels(refs[1], partial(self._pixels.release, size))
+                del refs
+                work = asyncio.create_task(self._do_batch(run, number, note, pixels))
+                work.add_done_callback(partial(finished, pixels))
                 tasks.add(work)
                 number += 1
-                del refs
             await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancel(tasks)
 
     async def _do_batch(
-        self, run: _SceneRun, number: int, note: BatchNote, batch: list[ray.ObjectRef]
+        self, run: _SceneRun, number: int, note: BatchNote, pixels: HeldPixels
     ) -> None:
-        """One batch of windows through detector, croppers and classifiers.
-
-        `batch` is a list of one, emptied here: a reference that anybody keeps keeps the pixels.
-        """
-        selected, crops, held = await self._detect_and_cut(run, batch)
-        try:
-            classes = await self._classify(crops)
-        finally:
-            self._crops.release(held)
-        assert run.collector is not None
-        run.collector.add(number, selected, classes)
-        self._windows += note.windows
-        self._detections += len(selected.found)
-
-    async def _detect_and_cut(
-        self, run: _SceneRun, batch: list[ray.ObjectRef]
-    ) -> tuple[Selected, list[tuple[str, ray.ObjectRef]], int]:
-        """What was found, the crops in the object store, and the bytes held for them."""
-        pixels = batch.pop()
-        held = 0
-        try:
-            selected: Selected = await self._detectors.call(
-                lambda actor: actor.detect.remote(pixels, run.task_ref, run.header_ref)
-            )
-            wanted = len(selected.found) * sum(self._crop_bytes.values())
-            await self._crops.acquire(wanted)
-            held = wanted
-            return selected, await self._cut(run, selected, pixels), held
-        except BaseException:
-            self._crops.release(held)
-            raise
-        finally:
-            self._pixels.release(self._batch_bytes)
-
-    async def _cut(
-        self, run: _SceneRun, selected: Selected, batch: ray.ObjectRef
-    ) -> list[tuple[str, ray.ObjectRef]]:
-        jobs: list[tuple[str, Any]] = []
-        for spec in self._settings.job.crop_models:
-            for start in range(0, len(selected.found), spec.batch_size):
-                stop = min(start + spec.batch_size, len(selected.found))
-                jobs.append((spec.name, selected.found[np.arange(start, stop)]))
-
-        async def cut(name: str, found: Any) -> tuple[str, ray.ObjectRef]:
-            async def use(actor: Any) -> ray.ObjectRef:
-                # The note says that the crops are there; they stay in the store.
-                note, ref = actor.cut.options(num_returns=2).remote(
-                    name, found, batch, run.task_ref, run.header_ref
-                )
-                await note
-                return ref
-
-            return name, await self._croppers.call(use)
-
-        return list(await asyncio.gather(*(cut(name, found) for name, found in jobs)))
-
-    async def _classify(
-        self, crops: list[tuple[str, ray.ObjectRef]]
-    ) -> dict[str, NDArray[np.float32]]:
-        async def one(name: str, ref: ray.ObjectRef) -> NDArray[np.float32]:
-            return await self._classifiers[name].call(lambda actor: actor.classify.remote(ref))
-
-        results = await asyncio.gather(*(one(name, ref) for name, ref in crops))
-        return {
+        """One batch of windows through detector, croppers and classifiers."""
+        selected: Selected = await self._detectors.call(
+            lambda actor: actor.detect.remote(pixels.ref, run.task_ref, run.header_ref)
+        )
+        count = len(selected.found)
+        chunks = [
+            (spec.name, selected.found[np.arange(start, min(start + spec.batch_size, count))])
+            for spec in self._settings.job.crop_models
+            for start in range(0, count, spec.batch_size)
+        ]
+        pixels.share(len(chunks))
+        results = await _all([self._classify(run, name, some, pixels) for name, some in chunks])
+        classes = {
             name: np.concatenate(
                 [
                     np.zeros((0, width), np.float32),
                     *(
                         rows
-                        for (owner, _), rows in zip(crops, results, strict=True)
+                        for (owner, _), rows in zip(chunks, results, strict=True)
                         if owner == name
                     ),
                 ]
             )
             for name, width in self._settings.crop_classes.items()
         }
+        assert run.collector is not None
+        run.collector.add(number, selected, classes)
+        self._windows += note.windows
+        self._detections += count
+
+    async def _classify(
+        self, run: _SceneRun, name: str, found: Found, pixels: HeldPixels
+    ) -> NDArray[np.float32]:
+        """Class probabilities of some detections of a batch; their crops live only in here.
+
+        The budget is taken chunk by chunk: the crops of a whole dense batch may be larger than the
+        store.
+        """
+
+        async def cut(actor: Any) -> ray.ObjectRef:
+            # The note says that the crops are there; they stay in the store.
+            there, ref = actor.cut.options(num_returns=2).remote(
+                name, found, pixels.ref, run.task_ref, run.header_ref
+            )
+            await there
+            return ref
+
+        async with self._crops.hold(len(found) * self._crop_bytes[name]):
+            crops = await self._croppers.call(cut)
+            pixels.leave()
+            return await self._classifiers[name].call(lambda actor: actor.classify.remote(crops))
 
     async def _blocking(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)
@@ -319,3 +317,18 @@ def _raise_first(tasks: set[asyncio.Task[None]]) -> None:
     for task in tasks:
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
             raise error
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all; the first failure cancels the rest."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _cancel(tasks)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ class Pool:
         self.actors = actors
         self._depth = depth
         self._load = [0] * len(actors)
-        self._free = asyncio.Condition()
+        self._waiting: deque[tuple[bool, asyncio.Future[int]]] = deque()
 
     @property
     def load(self) -> int:
@@ -68,26 +69,42 @@ class Pool:
                 last = error
                 await asyncio.sleep(RESTART_SECONDS * (attempt + 1))
             except RayTaskError as error:
-                raise cause_of(error) from None
+                raise cause_of(error) from error  # which carries the remote traceback
             finally:
-                await self._give_back(place, alone=attempt > 0)
+                self._give_back(place, alone=attempt > 0)
         raise ClusterError(
             f"A window batch of this scene ended its {self.name}'s process {TRIES} times in a row "
             f"({type(last).__name__}); look at the worker logs for memory or a crash in native code."
         )
 
     async def _take(self, *, alone: bool) -> int:
-        most = 1 if alone else self._depth
-        async with self._free:
-            await self._free.wait_for(lambda: min(self._load) < most)
-            place = self._load.index(min(self._load))
-            self._load[place] += self._depth if alone else 1
-            return place
+        """Wait for a place; first come, first served, so that nobody waits for ever on a busy pool."""
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((alone, turn))
+        self._hand_out()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._give_back(turn.result(), alone=alone)
+            self._hand_out()
+            raise
 
-    async def _give_back(self, place: int, *, alone: bool) -> None:
-        async with self._free:
-            self._load[place] -= self._depth if alone else 1
-            self._free.notify_all()
+    def _give_back(self, place: int, *, alone: bool) -> None:
+        self._load[place] -= self._depth if alone else 1
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._waiting:
+            alone, turn = self._waiting[0]
+            if not turn.cancelled():
+                least = min(self._load)
+                if least >= (1 if alone else self._depth):
+                    return
+                place = self._load.index(least)
+                self._load[place] += self._depth if alone else 1
+                turn.set_result(place)
+            self._waiting.popleft()
 
 
 def cause_of(error: RayTaskError) -> Exception:

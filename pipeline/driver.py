@@ -8,16 +8,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayActorError,
+    RayTaskError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..actors import COORDINATOR_OPTIONS, Coordinator, cause_of
-from ..catalog.errors import ClusterError
+from ..catalog.errors import ClusterError, GeosweepError
 from .commit import Committer, SceneOutcome
 from .failure import failed_counts
 from .pools import PoolPlan, plan_pools
@@ -34,6 +41,8 @@ LOCAL_STORE_BYTES = 1 << 30
 START_SECONDS = 300.0
 SCENE_TRIES = 3
 POLL_SECONDS = 0.5
+_GONE = (RayActorError, ActorUnschedulableError)
+"""What Ray raises for an actor that is dead, restarting, or whose node is gone."""
 
 
 class RayEngine:
@@ -134,8 +143,8 @@ class RayEngine:
                 "cluster.detectors in the job, or wait for other jobs to end."
             ) from None
         except RayTaskError as error:
-            raise cause_of(error) from None
-        except RayActorError as error:
+            raise _told(error) from None
+        except _GONE as error:
             raise ClusterError(f"The actors could not be started: {_first_line(error)}.") from error
         self.devices = sorted(device for devices in ready for device in devices)
         log.info("detectors: %s", ", ".join(self.devices))
@@ -176,18 +185,21 @@ class RayEngine:
         while True:
             for seat, task, attempt in self._hand_out(again, source):
                 waiting[seat.actor.sweep.remote(task)] = (seat, task, attempt)
-            if not waiting:
+            reviving = {seat.revival: seat for seat in self._coordinators if seat.revival}
+            if not waiting and not reviving:
+                self._poll_progress(POLL_SECONDS)
                 return
-            done, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
-            self._poll_progress()
-            for ref in done:
+            for ref in _wait([*waiting, *reviving]):
+                if ref in reviving:
+                    self._revived(reviving[ref], ref)
+                    continue
                 seat, task, attempt = waiting.pop(ref)
                 seat.load -= 1
                 try:
                     yield ray.get(ref)
                 except RayTaskError as error:
-                    raise cause_of(error) from None
-                except (RayActorError, ActorUnavailableError) as error:
+                    raise _told(error) from None
+                except _GONE as error:
                     self._lost(seat)
                     if attempt < SCENE_TRIES:
                         again.append((task, attempt + 1))
@@ -195,13 +207,14 @@ class RayEngine:
                     reason = f"Its coordinator died {SCENE_TRIES} times ({_first_line(error)})."
                     counts = failed_counts(task, self._settings.job, None)
                     yield self._committer.fail(task, reason, counts)
+            self._poll_progress()
 
     def _hand_out(
         self, again: deque[tuple[SceneTask, int]], source: Iterator[SceneTask]
     ) -> Iterator[tuple[_Seat, SceneTask, int]]:
         """Give each free seat the next scene, those to be tried again first."""
         while True:
-            free = [seat for seat in self._coordinators if seat.load < seat.scenes]
+            free = [s for s in self._coordinators if s.revival is None and s.load < s.scenes]
             if not free:
                 return
             if again:
@@ -216,25 +229,53 @@ class RayEngine:
             yield seat, task, attempt
 
     def _lost(self, seat: _Seat) -> None:
-        """Wait until Ray has restarted a coordinator; drop it if its node is gone."""
-        seat.windows = seat.detections = 0
+        """Give a coordinator no more scenes until Ray has restarted it; the others go on."""
+        if seat.revival is not None or seat not in self._coordinators:
+            return  # another of its scenes told us already
         log.warning("a coordinator died; its scenes are tried again")
+        seat.windows = seat.detections = 0
+        seat.progress = None
+        seat.patience = time.monotonic() + START_SECONDS
+        seat.revival = seat.actor.ready.remote()
+
+    def _revived(self, seat: _Seat, ref: ray.ObjectRef) -> None:
+        """Take a coordinator back, or drop it if it is gone for good, as with its node."""
         try:
-            ray.get(seat.actor.ready.remote(), timeout=START_SECONDS)
-        except (RayActorError, GetTimeoutError):
-            if seat in self._coordinators:
-                self._coordinators.remove(seat)
+            ray.get(ref)
+        except RayTaskError as error:
+            raise _told(error) from None
+        except ActorUnavailableError:
+            if time.monotonic() < seat.patience:
+                time.sleep(POLL_SECONDS)
+                seat.revival = seat.actor.ready.remote()
+                return
+            self._coordinators.remove(seat)
+        except _GONE:
+            self._coordinators.remove(seat)
+        seat.revival = None
         if not self._coordinators:
             raise ClusterError("The last coordinator died and did not come back; see the Ray logs.")
 
-    def _poll_progress(self) -> None:
+    def _poll_progress(self, patience: float = 0.0) -> None:
+        """Take in what coordinators have answered, and ask them anew now and then; never in the way."""
         if self._on_windows is None:
             return
+        now = time.monotonic()
         for seat in self._coordinators:
-            with contextlib.suppress(RayActorError, GetTimeoutError, ActorUnavailableError):
-                windows, detections = ray.get(seat.actor.progress.remote(), timeout=POLL_SECONDS)
-                self._on_windows(windows - seat.windows, detections - seat.detections)
-                seat.windows, seat.detections = windows, detections
+            if seat.progress is None and (patience or now - seat.asked >= POLL_SECONDS):
+                seat.progress, seat.asked = seat.actor.progress.remote(), now
+        asked = [seat.progress for seat in self._coordinators if seat.progress is not None]
+        if not asked:
+            return
+        answered = set(ray.wait(asked, num_returns=len(asked), timeout=patience)[0])
+        for seat in self._coordinators:
+            ref = seat.progress
+            if ref is not None and ref in answered:
+                with contextlib.suppress(*_GONE):
+                    windows, detections = ray.get(ref)
+                    self._on_windows(windows - seat.windows, detections - seat.detections)
+                    seat.windows, seat.detections = windows, detections
+                seat.progress = None
 
 
 class _Seat:
@@ -245,6 +286,27 @@ class _Seat:
         self.scenes = scenes
         self.load = 0
         self.windows = self.detections = 0
+        self.revival: ray.ObjectRef | None = None
+        self.patience = 0.0
+        self.progress: ray.ObjectRef | None = None
+        self.asked = 0.0
+
+
+def _wait(refs: list[ray.ObjectRef]) -> list[ray.ObjectRef]:
+    """All that are done, once one is or `POLL_SECONDS` are over."""
+    done, _ = ray.wait(refs, timeout=POLL_SECONDS)
+    return ray.wait(refs, num_returns=len(refs), timeout=0)[0] if done else []
+
+
+def _told(error: RayTaskError) -> Exception:
+    """What a coordinator raised, as a user is to see it."""
+    cause = cause_of(error)
+    if isinstance(cause, GeosweepError):
+        return cause
+    return ClusterError(
+        f"A coordinator failed with {type(cause).__name__}: {_first_line(cause)}; look at the worker "
+        "logs for memory or a crash in native code."
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,16 @@ from ..catalog.errors import JobError
 PIPELINE_REVISION = 1
 """Raised whenever the same job on the same pixels may give other rows."""
 
-_RESERVED_COLUMNS = frozenset({"detection_id", "scene_id", "image_path", "datetime", "geometry"})
+_DETECTOR = "detector"
+"""The detector's key among the models' versions, which the fingerprint hashes by name."""
+
+_PLAIN = {
+    "tuple_type": "should be a list",
+    "model_type": "should be a block of keys",
+    "dict_type": "should be a block of keys",
+    "invalid_key": "every key must be text",
+}
+"""Our words where pydantic's speak of Python."""
 
 
 class _Block(BaseModel):
@@ -42,11 +51,11 @@ class DetectorSpec(_Block):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str | None = None
 
-    @field_validator("batch_size")
+    @field_validator("batch_size", mode="before")
     @classmethod
-    def _positive(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("must be 1 or more, or 'auto'")
+    def _positive(cls, value: Any) -> Any:
+        if value != "auto" and (type(value) is not int or value < 1):
+            raise ValueError("must be a whole number from 1, or 'auto'")
         return value
 
 
@@ -74,6 +83,13 @@ class OutputSpec(_Block):
     path: str
     partition: Literal["none", "year"] = "none"
     crs: str | None = "EPSG:4326"
+
+    @field_validator("partition", mode="before")
+    @classmethod
+    def _no_h3_yet(cls, value: Any) -> Any:
+        if value == "h3":
+            raise ValueError("this version can't partition by H3 yet; choose 'none' or 'year'")
+        return value
 
     @field_validator("crs")
     @classmethod
@@ -117,7 +133,7 @@ class ClusterSpec(_Block):
     @field_validator("detectors", mode="before")
     @classmethod
     def _plain_number(cls, value: Any) -> Any:
-        return {"min": value, "max": value} if isinstance(value, int) else value
+        return {"min": value, "max": value} if type(value) is int else value
 
 
 class Job(_Block):
@@ -135,6 +151,13 @@ class Job(_Block):
     output: OutputSpec
     cluster: ClusterSpec = ClusterSpec()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_tile_filter_yet(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("tile_filter") is not None:
+            raise ValueError("tile_filter is given, but this version has none yet; leave it out")
+        return data
+
     @field_validator("crop_models")
     @classmethod
     def _distinct_columns(cls, value: tuple[CropModelSpec, ...]) -> tuple[CropModelSpec, ...]:
@@ -144,6 +167,8 @@ class Job(_Block):
             raise ValueError(
                 f"two crop models are named {sorted(twice)[0]!r}; give each its own name"
             )
+        if _DETECTOR in names:
+            raise ValueError(f"no crop model can be named {_DETECTOR!r}; choose another name")
         return value
 
     @classmethod
@@ -236,7 +261,9 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
     path = [part for part in problem["loc"] if part != "int"]
     dotted = ".".join(str(part) for part in path)
-    more = f" ({error.error_count() - 1} more problems follow.)" if error.error_count() > 1 else ""
+    others = error.error_count() - 1
+    more = f" (There are {others} more problems.)" if others > 1 else ""
+    more = " (There is one more problem.)" if others == 1 else more
     if problem["type"] == "extra_forbidden":
         valid = _fields_at(model, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), valid, n=1, cutoff=0.5)
@@ -244,7 +271,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {dotted!r}: {hint}{more}"
     if problem["type"] == "missing":
         return f"the key {dotted!r} is missing; add it.{more}"
-    reason = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    reason = _PLAIN.get(problem["type"], problem["msg"]).removeprefix("Value error, ").rstrip(".")
     value = problem.get("input")
     shown = f" is {value!r}, but" if isinstance(value, (str, int, float, bool)) else ":"
     return f"{dotted or 'the job'}{shown} {reason[0].lower()}{reason[1:]}.{more}"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..catalog.errors import ModelError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -86,10 +88,14 @@ class Rebatcher:
         self._items += count
         try:
             result = await self._run(np.concatenate([part for _, part in shares]))
+            if len(result) != count:
+                raise ModelError(
+                    f"The crop model gave {len(result)} rows for {count} crops; it must give one each."
+                )
         except Exception as error:  # belongs to those who asked
             for request, _ in shares:
                 self._waiting -= request.fail(error)
-            if self._queue and self._queue[0].done.done():
+            if self._queue and self._queue[0].handed_out:
                 self._queue.popleft()
             return
         start = 0

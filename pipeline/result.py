@@ -72,8 +72,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 if scenes failed."""
-        return 1 if self.failures else 0
+        """0, or 1 if scenes failed or have no record."""
+        return 1 if self.failures or self.counts.get("unfinished") else 0
 
     @property
     def windows_per_second(self) -> float:

@@ -47,7 +47,7 @@ class RowSchema:
     labels
         The detector's label names by index.
     model
-        Name and version of the detector; part of each `detection_id`.
+        Name and version of the detector, ``name@version``; the version is part of each `detection_id`.
     crops
         Columns of each crop model, in the job's order.
     crs
@@ -58,6 +58,11 @@ class RowSchema:
     model: str
     crops: tuple[CropColumns, ...]
     crs: str | None
+
+    @property
+    def model_version(self) -> str:
+        """The detector's version alone: the same weights may lie elsewhere on the next machine."""
+        return self.model.rpartition("@")[2]
 
     @property
     def arrow(self) -> pa.Schema:
@@ -136,7 +141,7 @@ def build_table(
     count = len(detections.scores)
     boxes = detections.boxes
     polygons = box_polygons(boxes, header.transform, header.crs, schema.crs)
-    ids = _detection_ids(scene_id, schema.model, boxes, detections.labels)
+    ids = _detection_ids(scene_id, schema.model_version, boxes, detections.labels)
     label_names = np.array(schema.labels, dtype=object)
     columns: dict[str, Any] = {
         "detection_id": ids,

@@ -56,6 +56,15 @@ class SceneHeader:
     outside_aoi: int
     owned_elsewhere: int
 
+    def windows_at_once(self, wanted: int) -> int:
+        """Windows in a batch: as many as wanted, but in no more bytes than at the detector's own size.
+
+        A window of a raster far finer than the asked resolution, without overviews, may be huge.
+        """
+        if self.model_size is None:
+            return wanted
+        return max(1, min(wanted, wanted * self.model_size**2 // self.grid.size**2))
+
 
 class SceneReader:
     """Streams the windows of one scene; the raster is released by `close`.
@@ -77,12 +86,12 @@ class SceneReader:
         return cls(open_scene(task.scene.href, job, threads=threads), job.windows, task.region)
 
     def batches(self, batch_size: int) -> Iterator[WindowBatch]:
-        """Stream the planned windows; `counts` is complete at the end."""
+        """Stream the planned windows, at most `batch_size` at a time; `counts` is complete at the end."""
         return stream_windows(
             self._source,
             self.header.grid,
             self._plan.wanted,
-            batch_size=batch_size,
+            batch_size=self.header.windows_at_once(batch_size),
             counts=self.counts,
         )
 
