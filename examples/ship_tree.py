@@ -27,7 +27,8 @@ from geosweep.models._tiled import detect_tiled
 from geosweep.models._weights import write_weights
 from geosweep.models.evaluation import box_metrics, match_boxes
 
-SCORE_THRESHOLD, NMS_IOU = 0.3, 0.5
+# On the calibration rows F1 was 0.632, 0.622 and 0.610 at an NMS IoU of 0.3, 0.4 and 0.5.
+SCORE_THRESHOLD, NMS_IOU = 0.3, 0.3
 IOU = 0.4
 LOW = 0.02
 OVERLAP = 100
