@@ -139,7 +139,7 @@ def test_refuses_16_bit(tree):
 
 def test_thresholds_are_the_files_own_and_can_be_replaced(tree, window):
     info = model_info("geosweep/tree")
-    assert (info.score_threshold, info.nms_iou) == (0.3, 0.5)
+    assert (info.score_threshold, info.nms_iou) == (0.3, 0.3)
     own = tree.detect(window[None])[0]
     strict = load_detector("geosweep/tree", device="cpu", score_threshold=0.6).detect(window[None])
     assert 0 < len(strict[0]) < len(own)
