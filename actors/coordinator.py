@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..catalog import open_storage
@@ -28,8 +28,8 @@ from ..pipeline.collect import SceneCollector, Selected
 from ..pipeline.commit import Committer, SceneOutcome
 from ..pipeline.failure import failed_counts
 from .budget import ByteBudget, HeldPixels
-from .pool import Pool, cause_of
-from .workers import BatchNote, Classifier, Cropper, DetectorActor, Reader
+from .pool import RESTART_SECONDS, Pool, cause_of
+from .workers import BatchNote, Classifier, Cropper, DetectorActor, Reader, StreamLostError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -160,7 +160,7 @@ class Coordinator:
         if task.scene.error is not None:
             return await self._blocking(self._committer.fail, task, task.scene.error)
         reason, run = "", _SceneRun(task)
-        for _ in range(SCENE_TRIES):
+        for attempt in range(SCENE_TRIES):
             run = _SceneRun(task)
             start = time.perf_counter()
             try:
@@ -171,6 +171,7 @@ class Coordinator:
                 )
             except _ReaderLostError:
                 reason = f"Its reader's process died {SCENE_TRIES} times; look at the worker logs."
+                await asyncio.sleep(RESTART_SECONDS * (attempt + 1))
             except (OutputError, ModelError):
                 raise
             except GeosweepError as error:
@@ -191,11 +192,18 @@ class Coordinator:
             try:
                 run.open(await reader.open.remote(session, run.task), self._settings)
                 await self._stream(run, reader, session)
-                return await reader.close.remote(session)
-            except (RayActorError, ActorUnavailableError) as error:
+                counts: StreamCounts | None = await reader.close.remote(session)
+            except RayActorError as error:
                 raise _ReaderLostError from error
+            except RayTaskError as error:
+                if isinstance(cause_of(error), StreamLostError):
+                    raise _ReaderLostError from error
+                raise
             finally:
                 reader.close.remote(session)
+            if counts is None:
+                raise _ReaderLostError
+            return counts
 
         counts = await self._readers.call(stream)
         assert run.collector is not None

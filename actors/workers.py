@@ -57,6 +57,10 @@ class _Loaded(Generic[T]):
         return self._value
 
 
+class StreamLostError(Exception):
+    """The reader was restarted since it opened the scene, and knows nothing of it."""
+
+
 @ray.remote
 class Reader:
     """Opens scenes and streams their windows, reading ahead in a thread for each open scene."""
@@ -75,13 +79,15 @@ class Reader:
 
     def next_batch(self, session: str) -> tuple[BatchNote | None, WindowBatch | None]:
         """The next windows, or (None, None) at the end; call with ``num_returns=2``."""
+        if session not in self._open:
+            raise StreamLostError
         batch = next(self._open[session][1], None)
         if batch is None:
             return None, None
         return BatchNote(len(batch.index), batch.pixels.nbytes), batch
 
     def close(self, session: str) -> StreamCounts | None:
-        """Release a scene and say what became of its windows."""
+        """Release a scene and say what became of its windows; None for one that isn't open."""
         entry = self._open.pop(session, None)
         if entry is None:
             return None
