@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     from .job import Job
     from .map import write_map
     from .planner import PlanSummary, plan
-    from .predict import iter_windows, predict_image, predict_tile
+    from .predict import predict_image, predict_tile
     from .quicklook import write_quicklook
     from .result import Failure, Result
     from .runner import run
+    from .window_arrays import iter_windows
 
 _HOMES = {
     "Failure": ".result",
     "Job": ".job",
     "PlanSummary": ".planner",
     "Result": ".result",
-    "iter_windows": ".predict",
+    "iter_windows": ".window_arrays",
     "plan": ".planner",
     "predict_image": ".predict",
     "predict_tile": ".predict",

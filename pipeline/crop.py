@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .detect import Found
-    from .raster import PixelSource
+    from .pixels import PixelSource
     from .stream import WindowBatch
     from .windows import WindowGrid
 

@@ -1,34 +1,31 @@
-"""DeepForest's calls on one raster, in process: `predict_tile`, `predict_image`, `iter_windows`."""
+"""DeepForest's calls on one raster, in process: `predict_tile` and `predict_image`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from affine import Affine
 
 from ..catalog import SourceSpec
 from ..catalog.errors import JobError
 from ..catalog.hrefs import public_href
-from ..catalog.spec import bbox_geometry
 from .crop import RectangleReader
 from .job import CropModelSpec, DetectorSpec, Job, MergeSpec, OutputSpec, WindowSpec
-from .raster import ArraySource, BandSelection, PixelSource, RasterSource, open_bands
+from .pixels import ArraySource, BandSelection, PixelSource, open_bands
+from .raster import RasterSource
 from .region import Region
 from .rows import build_table, to_geodataframe
-from .scene_reader import SceneReader, plan_scene
+from .scene_reader import SceneReader
 from .settings import ModelFace, Settings
-from .stream import stream_windows
 from .sweep import sweep_scene
+from .window_arrays import area_of_interest
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import torch
-    import xarray as xr
     from numpy.typing import NDArray
-    from shapely.geometry.base import BaseGeometry
 
     from ..models import CropModel, Detector
 
@@ -156,93 +153,6 @@ def predict_image(
     return predict_tile(path, image, patch_size=max(side, 32), patch_overlap=0.0, **options)
 
 
-def iter_windows(
-    path: str | Path,
-    *,
-    size: int = 400,
-    overlap: float = 0.05,
-    bands: Sequence[int | str] | None = None,
-    rescale: Sequence[Any] | None = None,
-    bbox: tuple[float, float, float, float] | None = None,
-) -> Iterator[xr.DataArray]:
-    """Stream a raster's windows, each with its place on the map, to a model of your own.
-
-    Every block of the file is decoded once, in a thread that reads ahead. Windows without any data
-    are left out.
-
-    Parameters
-    ----------
-    path
-        Raster file or URL.
-    size, overlap
-        Window side in pixels, and the share of it that neighbours have in common. The last window of a
-        row or column is shifted inwards; one of a raster smaller than a window is filled up with zeros.
-    bands
-        Numbers or names; None for all.
-    rescale
-        (low, high) for all bands or for each: mapped to 0–255 as uint8. None leaves values alone.
-    bbox
-        Only windows that touch west, south, east, north (degrees).
-
-    Yields
-    ------
-    xarray.DataArray
-        Dimensions (band, y, x), the raster's dtype; coordinates of pixel centres in the raster's CRS
-        (`spatial_ref`); attributes `col_off`, `row_off` (pixels), `window` (row-major number).
-
-    Raises
-    ------
-    RasterError
-        If the raster can't be opened or read.
-    """
-    import xarray as xr
-    from odc.geo.geobox import GeoBox
-    from odc.geo.xr import xr_coords
-
-    chosen = open_bands(bands, rescale)
-    source = RasterSource(
-        str(path), BandSelection(chosen.bands, chosen.rescale, for_detector=False)
-    )
-    try:
-        aoi = _area(bbox)
-        header, plan = plan_scene(source, _window_spec(size, overlap), Region(aoi))
-        transform = source.transform or Affine.identity()
-        names = list(chosen.bands) if chosen.bands is not None else list(range(1, source.count + 1))
-        for batch in stream_windows(source, header.grid, plan.wanted, batch_size=1):
-            index = int(batch.index[0])
-            x, y = (int(offset) for offset in header.grid.offsets(batch.index)[0])
-            box = GeoBox((size, size), transform @ Affine.translation(x, y), source.crs)
-            yield xr.DataArray(
-                batch.pixels[0],
-                dims=("band", *box.dimensions),
-                coords={"band": names, **xr_coords(box)},
-                attrs={"col_off": x, "row_off": y, "window": index},
-            ).rename({box.dimensions[0]: "y", box.dimensions[1]: "x"})
-    finally:
-        source.close()
-
-
-def _area(bbox: tuple[float, float, float, float] | None) -> BaseGeometry | None:
-    if bbox is None:
-        return None
-    spec = Job.from_dict(
-        {"source": {"rasters": ["-"], "bbox": bbox}, "output": {"path": "-"}}, where="the arguments"
-    ).source
-    assert spec.bbox is not None
-    return bbox_geometry(spec.bbox)
-
-
-def _window_spec(size: int, overlap: float) -> WindowSpec:
-    return Job.from_dict(
-        {
-            "source": {"rasters": ["-"]},
-            "output": {"path": "-"},
-            "windows": {"size": size, "overlap": overlap},
-        },
-        where="the arguments",
-    ).windows
-
-
 def _open(
     path: str | Path | None,
     image: NDArray[Any] | None,
@@ -299,7 +209,7 @@ def _predict(
         {name: ModelFace(m.name, m.version, tuple(m.labels)) for name, m in crops.items()},
     )
     scene_id = Path(str(path)).stem if path is not None else "image"
-    region = Region(_area(bbox))
+    region = Region(area_of_interest(bbox))
     reader = SceneReader(source, windows, region)
     rectangle = RectangleReader(reopen)
     prepared = {

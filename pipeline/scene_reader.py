@@ -11,7 +11,8 @@ from affine import Affine
 from ..catalog.errors import RasterError
 from ..catalog.hrefs import public_href
 from ._geo import ground_sample_distance
-from .raster import BandSelection, PixelSource, RasterSource
+from .pixels import BandSelection, PixelSource
+from .raster import RasterSource
 from .region import Region, WindowPlan
 from .stream import StreamCounts, WindowBatch, stream_windows
 from .windows import WindowGrid

@@ -21,7 +21,7 @@ from ._ahead import read_ahead
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .raster import PixelSource, Strip
+    from .pixels import PixelSource, Strip
     from .windows import WindowGrid
 
 MAX_HELD_BYTES = 256 * 2**20

@@ -17,31 +17,11 @@ LABELS = {"Bird": 1, "Tree": 0}
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory):
     """DeepForest's own network with weights made on the spot, and where it saved them."""
-    retinanet = pytest.importorskip("deepforest.models.retinanet")
-    from torchvision.models import resnet50
-    from torchvision.models._api import WeightsEnum
+    pytest.importorskip("deepforest")
+    from tests.peers import make_retinanet
 
     folder = tmp_path_factory.mktemp("peer")
-    original = WeightsEnum.get_state_dict
-
-    def offline(self, *args, **kwargs):
-        # DeepForest downloads ImageNet weights for the backbone, even where it then loads others.
-        return resnet50(weights=None).state_dict()
-
-    WeightsEnum.get_state_dict = offline
-    try:
-        torch.manual_seed(4)
-        network = retinanet.RetinaNetHub(
-            num_classes=2, nms_thresh=0.05, score_thresh=0.1, label_dict=LABELS
-        )
-        spread(network)
-        network.save_pretrained(str(folder))
-        reloaded = retinanet.RetinaNetHub.from_pretrained(
-            str(folder), nms_thresh=0.05, score_thresh=0.1
-        )
-    finally:
-        WeightsEnum.get_state_dict = original
-    return reloaded.eval(), folder
+    return make_retinanet(folder), folder
 
 
 @pytest.fixture(scope="module")
