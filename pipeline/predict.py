@@ -19,6 +19,7 @@ from .region import Region
 from .rows import build_table, to_geodataframe
 from .scene_reader import SceneReader
 from .settings import ModelFace, Settings
+from .stream import warn_of_damage
 from .sweep import sweep_scene
 from .window_arrays import area_of_interest
 
@@ -220,6 +221,7 @@ def _predict(
         detections = sweep_scene(reader, region, settings, loaded, prepared, rectangle)  # type: ignore[arg-type]
     finally:
         rectangle.close()
+    warn_of_damage(scene_id, reader.counts)
     table = build_table(
         detections,
         reader.header,

@@ -9,6 +9,7 @@ wide that this would pass `MAX_HELD_BYTES` are split into columns along block ed
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from .pixels import PixelSource, Strip
     from .windows import WindowGrid
+
+log = logging.getLogger("geosweep")
 
 MAX_HELD_BYTES = 256 * 2**20
 MIN_COLUMN_PIXELS = 8192
@@ -56,6 +59,20 @@ class StreamCounts:
     damaged: int = 0
     blocks_bytes: int = 0
     damaged_windows: list[int] = field(default_factory=list)
+
+
+def warn_of_damage(name: str, counts: StreamCounts) -> None:
+    """Say in the log which windows were left out since their blocks are corrupt, if any were."""
+    if counts.damaged:
+        some = ", ".join(map(str, counts.damaged_windows[:5]))
+        more = ", …" if counts.damaged > 5 else ""
+        log.warning(
+            "%s: %d of its windows (%s%s) are left out, since the file's blocks there are corrupt",
+            name,
+            counts.damaged,
+            some,
+            more,
+        )
 
 
 def stream_windows(

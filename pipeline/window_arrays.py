@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from affine import Affine
 
+from ..catalog.hrefs import public_href
 from ..catalog.spec import bbox_geometry
 from .job import Job
 from .pixels import BandSelection, open_bands
 from .raster import RasterSource
 from .region import Region
 from .scene_reader import plan_scene
-from .stream import stream_windows
+from .stream import StreamCounts, stream_windows, warn_of_damage
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,7 +36,7 @@ def iter_windows(
     """Stream a raster's windows, each with its place on the map, to a model of your own.
 
     Every block of the file is decoded once, in a thread that reads ahead. Windows without any data
-    are left out.
+    are left out; those on corrupt blocks, too, and the log says which.
 
     Parameters
     ----------
@@ -75,7 +76,8 @@ def iter_windows(
         header, plan = plan_scene(source, _window_spec(size, overlap), Region(aoi))
         transform = source.transform or Affine.identity()
         names = list(chosen.bands) if chosen.bands is not None else list(range(1, source.count + 1))
-        for batch in stream_windows(source, header.grid, plan.wanted, batch_size=1):
+        counts = StreamCounts()
+        for batch in stream_windows(source, header.grid, plan.wanted, batch_size=1, counts=counts):
             index = int(batch.index[0])
             x, y = (int(offset) for offset in header.grid.offsets(batch.index)[0])
             box = GeoBox((size, size), transform @ Affine.translation(x, y), source.crs)
@@ -85,6 +87,7 @@ def iter_windows(
                 coords={"band": names, **xr_coords(box)},
                 attrs={"col_off": x, "row_off": y, "window": index},
             ).rename({box.dimensions[0]: "y", box.dimensions[1]: "x"})
+        warn_of_damage(public_href(str(path)), counts)
     finally:
         source.close()
 

@@ -10,12 +10,13 @@ import rasterio
 from rasterio.windows import Window
 
 from geosweep.catalog.errors import RasterError
-from geosweep.pipeline import stream
+from geosweep.pipeline import iter_windows, predict_tile, stream
 from geosweep.pipeline._ahead import read_ahead
 from geosweep.pipeline.pixels import ArraySource, BandSelection, Strip
 from geosweep.pipeline.raster import RasterSource
 from geosweep.pipeline.stream import StreamCounts, stream_windows
 from geosweep.pipeline.windows import WindowGrid
+from tests.detectors import PaintDetector
 from tests.rasters import LAYOUTS, textured, write_raster
 
 
@@ -211,6 +212,17 @@ def test_windows_on_a_corrupt_jpeg_block_fail_and_the_others_do_not(tmp_path):
     assert counts.damaged_windows == [2 * 4 + 1]
     assert (counts.read, counts.damaged) == (15, 1)
     assert all((clean[index] == pixels).all() for index, pixels in windows.items())
+
+
+def test_corrupt_windows_are_named_by_the_calls_that_have_no_counts(tmp_path, caplog):
+    layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "JPEG"}
+    path = write_raster(tmp_path / "j.tif", textured(1024, 1024), photometric="YCBCR", **layout)
+    corrupt_jpeg(path, 1, 0)
+    assert len(list(iter_windows(path, size=512, overlap=0.0))) == 3
+    assert "j.tif: 1 of its windows (1) are left out" in caplog.text
+    caplog.clear()
+    predict_tile(path, detector=PaintDetector(), patch_size=512, patch_overlap=0.0)
+    assert "1 of its windows (1) are left out" in caplog.text
 
 
 def test_a_truncated_file_raises_and_names_itself(tmp_path):
