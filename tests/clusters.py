@@ -137,7 +137,7 @@ def main(folder: Path) -> None:
         seen["big scene"] = {"counts": result.counts, "spilled": spilled()}
 
         bare = big_scene(folder, "bare.tif", tiled=True, blockxsize=512, blockysize=512)
-        job = job_over([bare], folder / "coarse", windows={"resolution": 0.4})
+        job = job_over([bare], folder / "coarse", windows={"resolution": 0.6})
         result = run(job, progress=False)
         seen["coarse windows"] = {"counts": result.counts, "spilled": spilled()}
 
