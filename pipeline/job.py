@@ -29,6 +29,20 @@ _PLAIN = {
 """Our words where pydantic's speak of Python."""
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without surprises: a key that stands twice is an error, not the last one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                problem = f"the key {key!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -90,6 +104,11 @@ class OutputSpec(_Block):
         if value == "h3":
             raise ValueError("this version can't partition by H3 yet; choose 'none' or 'year'")
         return value
+
+    @field_validator("path")
+    @classmethod
+    def _home(cls, value: str) -> str:
+        return value if "://" in value else str(Path(value).expanduser())
 
     @field_validator("crs")
     @classmethod
@@ -186,12 +205,14 @@ class Job(_Block):
             reason = getattr(error, "strerror", None) or "it is not text"
             raise JobError(f"The job file {path} can't be read: {reason}.") from error
         try:
-            content = yaml.safe_load(text)
+            content = yaml.load(text, Loader=_StrictLoader)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f" (line {mark.line + 1})" if mark else ""
+            problem = getattr(error, "problem", None)
+            reason = f": {problem}" if problem else ""
             raise JobError(
-                f"The job file {path} is not valid YAML{where}; mend it there."
+                f"The job file {path} is not valid YAML{where}{reason}; mend it there."
             ) from error
         return cls.from_dict(content, where=str(path))
 

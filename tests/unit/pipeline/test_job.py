@@ -1,6 +1,7 @@
 """The job file: what loads, what is refused and in which words, and what makes two jobs the same."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -287,3 +288,15 @@ def test_the_order_of_keys_does_not_matter(keys):
     job = Job.from_dict({key: content[key] for key in keys})
     assert job == changed()
     assert job.fingerprint(VERSIONS) == changed().fingerprint(VERSIONS)
+
+
+def test_a_key_that_stands_twice_is_an_error_with_its_line(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("source: {rasters: [a.tif]}\noutput: {path: one}\noutput: {path: two}\n")
+    with pytest.raises(JobError, match=r"\(line 3\): the key 'output' stands twice"):
+        Job.from_yaml(path)
+
+
+def test_a_tilde_in_the_output_is_the_home_folder():
+    job = Job.from_dict({"source": {"rasters": ["a.tif"]}, "output": {"path": "~/out"}})
+    assert job.output.path == str(Path.home() / "out")
