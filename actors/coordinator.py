@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..catalog import open_storage
 from ..catalog.collection import read_collection
-from ..catalog.errors import GeosweepError, ModelError, OutputError
+from ..catalog.errors import ClusterError, GeosweepError, ModelError, OutputError
 from ..pipeline.collect import SceneCollector, Selected
 from ..pipeline.commit import Committer, SceneOutcome
 from ..pipeline.failure import failed_counts
@@ -95,11 +95,12 @@ class Coordinator:
             if settings.job.crop_models
             else [],
         )
+        classifier = self._options(num_cpus=0, num_gpus=pools.classifier_gpus)
         self._classifiers = {
             spec.name: Pool(
                 "classifier",
                 [
-                    Classifier.options(**free).remote(settings, spec.name, pools.threads)
+                    Classifier.options(**classifier).remote(settings, spec.name, pools.threads)
                     for _ in range(pools.classifiers)
                 ],
                 depth=16,
@@ -123,6 +124,8 @@ class Coordinator:
         ------
         ModelError
             If a model can't be loaded.
+        ClusterError
+            If a GPU was given and torch doesn't see it.
         OutputError
             If this node sees another output than the driver does.
         """
@@ -135,6 +138,11 @@ class Coordinator:
                 await asyncio.gather(*(actor.fill.remote() for actor in pool.actors))
         except RayTaskError as error:
             raise cause_of(error) from None
+        if self._plan.gpus and "cpu" in devices:
+            raise ClusterError(
+                f"A detector on {ray.util.get_node_ip_address()} was given a GPU but runs on the CPU: "
+                "install a CUDA build of torch there, or set cluster.detectors.num_gpus to 0."
+            )
         return devices
 
     def _check_output(self) -> None:

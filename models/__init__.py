@@ -13,6 +13,7 @@ from .loading import list_models, load_crop_model, load_detector, model_info
 from .protocol import Detections, Detector
 
 if TYPE_CHECKING:
+    from ._threads import available_cores
     from .cropmodel import CropModel
     from .crops import crop_bounds
 
@@ -21,6 +22,7 @@ __all__ = [
     "Detections",
     "Detector",
     "ModelInfo",
+    "available_cores",
     "crop_bounds",
     "list_models",
     "load_crop_model",
@@ -28,7 +30,11 @@ __all__ = [
     "model_info",
 ]
 
-_LAZY = {"CropModel": ".cropmodel", "crop_bounds": ".crops"}
+_LAZY = {
+    "CropModel": ".cropmodel",
+    "available_cores": "._threads",
+    "crop_bounds": ".crops",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,27 +20,36 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def cpu_threads(wanted: int | None) -> int:
-    """Return the number of threads asked for, or one for each core this process may use."""
-    return wanted if wanted is not None else len(os.sched_getaffinity(0))
+    """Return the number of threads asked for, or one for each core."""
+    return wanted if wanted is not None else available_cores()
 
 
-def map_in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
-    """Return `work` of each item, in order; torch computes each in a single thread."""
-    return list(_pool(threads).map(work, items))
+def map_in_threads(
+    work: Callable[[T], R], items: Iterable[T], threads: int, *, each: int = 1
+) -> list[R]:
+    """Return `work` of each item, in order; torch computes each item in `each` threads."""
+    return list(_pool(threads, each).map(work, items))
 
 
-def _one_thread() -> None:
+def _set_threads(each: int) -> None:
     # A thread takes over the process's setting when it first asks, even after setting its own: ask
     # first.
     torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(each)
 
 
 @lru_cache(maxsize=8)
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, each: int) -> ThreadPoolExecutor:
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="geosweep-cpu", initializer=_one_thread)
+    pool = ThreadPoolExecutor(threads, "geosweep-cpu", initializer=_set_threads, initargs=(each,))
     # Start all of them now: the setting is each thread's own, but also the default of threads that
     # start later, and those are not ours.
     together = threading.Barrier(threads + 1)
@@ -52,4 +61,5 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 # A forked child has the pool but not its threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

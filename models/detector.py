@@ -45,11 +45,14 @@ class TorchDetector:
         CPU threads; None for one a core.
     channels_last
         Memory layout of the weights: faster, but other last bits than a network in the plain layout.
+    as_torch
+        Compute each image in as many threads as torch is set to, which gives the last bits that the
+        same network gives outside geosweep in this process.
 
     Notes
     -----
     On a CPU each image goes through the network by itself, in a thread of its own: an image's boxes
-    then depend neither on its batch nor on the number of threads, to the bit.
+    then depend neither on its batch nor, unless `as_torch`, on the number of threads, to the bit.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class TorchDetector:
         precision: str = "auto",
         threads: int | None = None,
         channels_last: bool = True,
+        as_torch: bool = False,
     ) -> None:
         self.info = info
         self.name = info.name
@@ -68,7 +72,9 @@ class TorchDetector:
         self.labels = info.labels
         place = pick_device(device)
         self.device = str(place)
-        self._threads = cpu_threads(threads)
+        self._as_torch = as_torch
+        # Two images at a time then: one's post-processing, which is serial, beside the other's layers.
+        self._threads = min(cpu_threads(threads), 2) if as_torch else cpu_threads(threads)
         self._autocast = _autocast_dtype(precision, place)
         self._device = place
         layout = torch.channels_last if channels_last else torch.preserve_format
@@ -85,7 +91,10 @@ class TorchDetector:
         """Detect objects in a batch (see `Detector.detect`)."""
         batch = as_batch(images, self._device)
         if self._device.type == "cpu":
-            return map_in_threads(lambda image: self._forward([image])[0], batch, self._threads)
+            each = torch.get_num_threads() if self._as_torch else 1
+            return map_in_threads(
+                lambda image: self._forward([image])[0], batch, self._threads, each=each
+            )
         return self._forward(list(batch)) if len(batch) else []
 
     def _forward(self, images: list[torch.Tensor]) -> list[Detections]:

@@ -160,7 +160,9 @@ def load_detector(
     precision
         ``auto`` (fp32 on a CPU, bf16 or fp16 autocast on a GPU), ``fp32``, ``bf16``, ``fp16``.
     threads
-        CPU threads, each for an image of its own; None for one a core.
+        CPU threads, each for an image of its own; None for one a core. Boxes are the same to the bit
+        for any number. DeepForest's weights with None are computed in torch's own threads instead,
+        which gives DeepForest's boxes to the bit.
     detections_per_image
         Most boxes per image; None for the model's own (300 for DeepForest's, as in DeepForest).
 
@@ -188,14 +190,17 @@ def load_detector(
     network = _build_network(source, info, score, nms)
     if detections_per_image is not None:
         network.detections_per_img = detections_per_image  # type: ignore[assignment]
+    # DeepForest's networks are computed on a CPU as DeepForest does: the same boxes, to the bit. Who
+    # names a number of threads wants results that don't depend on it.
+    deepforests = info.architecture == _RETINANET and pick_device(device).type == "cpu"
     return TorchDetector(
         network,
         info,
         device=device,
         precision=precision,
         threads=threads,
-        # DeepForest's networks keep the plain layout on a CPU: the same boxes as there, to the bit.
-        channels_last=info.architecture != _RETINANET or pick_device(device).type != "cpu",
+        channels_last=not deepforests,
+        as_torch=deepforests and threads is None,
     )
 
 

@@ -100,10 +100,15 @@ class LocalEngine:
 
 def load_models(settings: Settings) -> tuple[Detector, dict[str, CropModel]]:
     """Load the job's detector and crop models into this process."""
-    job = settings.job
-    return load_detector_for(settings), {
-        spec.name: load_crop_model_for(settings, spec.name) for spec in job.crop_models
+    from ..models import available_cores
+
+    # Named, so that rows are those of any other number of threads, and of the Ray engine.
+    cores = available_cores()
+    crop_models = {
+        spec.name: load_crop_model_for(settings, spec.name, threads=cores)
+        for spec in settings.job.crop_models
     }
+    return load_detector_for(settings, threads=cores), crop_models
 
 
 def load_detector_for(settings: Settings, *, threads: int | None = None) -> Detector:

@@ -17,17 +17,14 @@ SCORE, NMS = 0.1, 0.05
 def make_retinanet(folder: Path) -> Any:
     """DeepForest's RetinaNet with random weights, saved in `folder` and loaded again by DeepForest.
 
-    Random heads find nothing, so the logits are spread: several hundred boxes pass in a window.
+    Random heads find nothing, so they are scaled: several hundred boxes pass in a window.
     """
     from deepforest.models.retinanet import RetinaNetHub
 
     with _offline():
         torch.manual_seed(4)
         network = RetinaNetHub(num_classes=2, nms_thresh=NMS, score_thresh=SCORE, label_dict=LABELS)
-        for module in network.head.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                torch.nn.init.normal_(module.weight, std=0.03)
-        torch.nn.init.constant_(network.head.classification_head.cls_logits.bias, -2.5)
+        _spread(network)
         network.save_pretrained(str(folder))
         return RetinaNetHub.from_pretrained(str(folder), nms_thresh=NMS, score_thresh=SCORE).eval()
 
@@ -65,3 +62,22 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         torchvision.models.detection.retinanet_resnet50_fpn = original
+
+
+def _spread(network: Any) -> None:
+    """Scale random last layers so that boxes and scores spread as a trained network's do."""
+    heads = network.head.classification_head, network.head.regression_head
+    image = torch.rand(3, 256, 256)
+    for layer, head, std in (
+        (heads[0].cls_logits, "cls_logits", 1.0),
+        (heads[1].bbox_reg, "bbox_regression", 0.5),
+    ):
+        outputs = []
+        hook = network.head.register_forward_hook(lambda m, i, o: outputs.append(o))  # noqa: B023
+        with torch.inference_mode():
+            network.eval()([image])
+        hook.remove()
+        with torch.no_grad():
+            layer.weight *= std / outputs[0][head].std()
+            layer.bias -= outputs[0][head].mean()
+    torch.nn.init.constant_(heads[0].cls_logits.bias, -3)

@@ -29,33 +29,9 @@ def state(peer):
     return load_file(peer[1] / "model.safetensors")
 
 
-def spread(network):
-    """Scale random last layers so that boxes and scores spread as a trained network's do."""
-    heads = network.head.classification_head, network.head.regression_head
-    image = torch.rand(3, 256, 256)
-    for layer, head, std in (
-        (heads[0].cls_logits, "cls_logits", 1.0),
-        (heads[1].bbox_reg, "bbox_regression", 0.5),
-    ):
-        outputs = []
-        hook = network.head.register_forward_hook(lambda m, i, o: outputs.append(o))  # noqa: B023
-        with torch.inference_mode():
-            network.eval()([image])
-        hook.remove()
-        with torch.no_grad():
-            layer.weight *= std / outputs[0][head].std()
-            layer.bias -= outputs[0][head].mean()
-    torch.nn.init.constant_(heads[0].cls_logits.bias, -3)
-
-
 def expected(peer, window):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as geosweep does: another number gives other last bits
-    try:
-        with torch.inference_mode():
-            (found,) = peer[0]([torch.from_numpy(window).float() / 255])
-    finally:
-        torch.set_num_threads(before)
+    with torch.inference_mode():
+        (found,) = peer[0]([torch.from_numpy(window).float() / 255])
     return {name: value.numpy() for name, value in found.items()}
 
 

@@ -49,6 +49,29 @@ def test_a_gpu_node_gets_a_detector_for_each_gpu_or_share(gpus, cluster, detecto
     assert found.threads is None or share == 0
 
 
+@pytest.mark.parametrize(
+    ("gpus", "models", "cluster", "detector", "classifier"),
+    [
+        (1, 0, {}, 1.0, 0.0),
+        (1, 1, {}, 0.75, 0.25),
+        (1, 3, {}, 0.75, 0.083),
+        (4, 2, {"classifiers": 2}, 0.75, 0.25),
+        (1, 2, {"detectors": {"num_gpus": 1}}, 1.0, 0.0),
+        (2, 1, {"detectors": {"num_gpus": 0.4}}, 0.4, 0.2),
+        (0, 1, {}, 0.0, 0.0),
+    ],
+)
+def test_classifiers_share_the_gpus(gpus, models, cluster, detector, classifier):
+    of = job(**cluster)
+    crops = tuple({"name": f"c{i}", "model": "m"} for i in range(models))
+    of = Job.from_dict(of.model_dump(mode="json", exclude_defaults=True) | {"crop_models": crops})
+    found = plan(of, gpus=gpus)
+    assert found.gpus == detector
+    assert found.classifier_gpus == pytest.approx(classifier)
+    used = found.detectors * found.gpus + found.classifiers * models * found.classifier_gpus
+    assert used <= gpus
+
+
 def test_gpus_are_left_alone_if_the_job_says_cpu():
     found = plan(job(device="cpu"), gpus=2)
     assert (found.gpus, found.detectors) == (0, 4)
