@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..catalog.hrefs import public_href, scrub
 from ..catalog.records import Records, SceneRecord
@@ -153,7 +153,14 @@ def _settled(old: SceneRecord, new: SceneRecord) -> bool:
     return old.version == new.version and (old.status != "failed" or new.status == "failed")
 
 
-def finished(record: SceneRecord | None, version: str, *, retry_failed: bool) -> bool:
+class Standing(NamedTuple):
+    """What must be known of a record to tell whether its scene is done."""
+
+    version: str
+    status: str
+
+
+def finished(record: SceneRecord | Standing | None, version: str, *, retry_failed: bool) -> bool:
     """Whether a scene needs no work: it is recorded for this very version."""
     if record is None or record.version != version:
         return False

@@ -50,9 +50,14 @@ class ScenePlan:
 
     def tasks(self) -> Iterator[SceneTask]:
         """Each scene with its limits, worked out when it is asked for."""
-        for scene in self.scenes:
-            foreign = self._ownership.foreign(scene) if self._ownership else None
-            yield SceneTask(scene, Region(self._aoi, foreign))
+        for number in range(len(self.scenes)):
+            yield self.task(number)
+
+    def task(self, number: int) -> SceneTask:
+        """Scene `number` with its limits."""
+        scene = self.scenes[number]
+        foreign = self._ownership.foreign(scene) if self._ownership else None
+        return SceneTask(scene, Region(self._aoi, foreign))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ..catalog import Records, Storage, open_storage
 from ..catalog.collection import read_collection, write_collection, write_snapshot
 from ..catalog.errors import JobError, OutputError
-from .commit import SceneOutcome, finished
+from .commit import SceneOutcome, Standing, finished
 from .planner import ScenePlan
 from .progress import RunProgress
 from .result import COUNTS, Failure, Result
@@ -155,7 +156,10 @@ def _claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:
 
 
 class _Todo:
-    """The plan's scenes that are not recorded as done."""
+    """The plan's scenes that are not recorded as done.
+
+    Only their numbers are kept: limits are worked out again when a scene's turn comes.
+    """
 
     def __init__(
         self,
@@ -166,20 +170,30 @@ class _Todo:
         retry_failed: bool,
         overwrite: bool,
     ) -> None:
-        self._tasks: list[SceneTask] = []
-        recorded = {record.scene.id: record for record in Records(storage).all()}
-        for task in plan.tasks():
-            version = settings.scene_version(task)
-            record = None if overwrite else recorded.get(task.scene.id)
-            if not finished(record, version, retry_failed=retry_failed):
-                self._tasks.append(task)
+        self._plan = plan
+        recorded: dict[str, Standing] = {}
+        if not overwrite:
+            for record in Records(storage).all():
+                recorded[record.scene.id] = Standing(record.version, record.status)
+        self._numbers = array(
+            "Q",
+            (
+                number
+                for number, task in enumerate(plan.tasks())
+                if not finished(
+                    recorded.get(task.scene.id),
+                    settings.scene_version(task),
+                    retry_failed=retry_failed,
+                )
+            ),
+        )
 
     @property
     def count(self) -> int:
-        return len(self._tasks)
+        return len(self._numbers)
 
     def tasks(self) -> Iterator[SceneTask]:
-        yield from self._tasks
+        return map(self._plan.task, self._numbers)
 
 
 def _sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) -> Result:
@@ -190,7 +204,7 @@ def _sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) 
     failures: list[Failure] = []
     files: list[str] = []
     wanted = {scene.id for scene in plan.scenes}
-    for record in sorted(_records_of(storage, wanted), key=lambda record: record.scene.id):
+    for record in _records_of(storage, wanted):
         counts[record.status] += 1
         for name, value in record.counts.items():
             counts[name] = counts.get(name, 0) + value
@@ -206,11 +220,11 @@ def _sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) 
     return Result(
         output=settings.job.output.path,
         counts=counts,
-        failures=failures,
+        failures=sorted(failures, key=lambda failure: failure.scene_id),
         timings=timings,
         engine=engine,
         _storage=storage,
-        _files=files,
+        _files=sorted(files),
         _schema=settings.schema,
     )
 
