@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import logging
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .info import ModelInfo
+    from .protocol import Detector
 
 _log = logging.getLogger("geosweep")
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -97,6 +99,18 @@ class TorchDetector:
             )
         return self._forward(list(batch)) if len(batch) else []
 
+    def with_thresholds(self, score: float | None, nms: float | None) -> TorchDetector:
+        """Return a copy that shares the weights and has other thresholds (None keeps one)."""
+        twin = copy.copy(self)
+        # A shallow copy of the module: the layers are the same, its plain attributes its own.
+        network: Any = copy.copy(self.network)
+        if score is not None:
+            network.score_thresh = score
+        if nms is not None:
+            network.nms_thresh = nms
+        twin.network = network
+        return twin
+
     def _forward(self, images: list[torch.Tensor]) -> list[Detections]:
         with torch.inference_mode(), self._precision():
             return [_detections(output) for output in self.network(images)]
@@ -108,6 +122,34 @@ class TorchDetector:
         else:
             with torch.autocast(self._device.type, dtype=self._autocast):
                 yield
+
+
+class ScoreFilter:
+    """A user's detector, less what scores below a threshold.
+
+    Parameters
+    ----------
+    detector
+        Any `Detector`.
+    threshold
+        Least score.
+    """
+
+    def __init__(self, detector: Detector, threshold: float) -> None:
+        self._detector = detector
+        self._threshold = threshold
+        self.name, self.version = detector.name, detector.version
+        self.labels, self.device = detector.labels, detector.device
+
+    def detect(
+        self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor
+    ) -> list[Detections]:
+        """Detect objects in a batch (see `Detector.detect`)."""
+        kept = []
+        for found in self._detector.detect(images):
+            high = found.scores >= self._threshold
+            kept.append(Detections(found.boxes[high], found.labels[high], found.scores[high]))
+        return kept
 
 
 def pick_device(device: str | None) -> torch.device:

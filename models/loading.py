@@ -152,7 +152,7 @@ def load_detector(
         ``geosweep/tree``; ``hf:owner/repo[@revision]`` or ``weecology/…``; a folder with
         model.safetensors and config.json; a ``.safetensors`` file; a checkpoint (``.ckpt``,
         ``.pt``, ``.pth``, ``.pl``) of plain tensors; ``package.module:factory``, called without
-        arguments; or a `Detector`, which is returned as it is.
+        arguments; or a `Detector`, which is returned as it is, or with the thresholds given here.
     device
         ``cpu``, ``cuda``, ``cuda:N``; None takes a GPU if there is one.
     score_threshold, nms_iou
@@ -175,10 +175,12 @@ def load_detector(
         if value is not None and not 0 <= value <= 1:
             raise ModelError(f"{name} is {value}: give a number from 0 to 1.")
     if not isinstance(model, str | Path):
-        return _checked_detector(model, repr(type(model).__name__))
+        own = _checked_detector(model, repr(type(model).__name__))
+        return _with_thresholds(own, score_threshold, nms_iou)
     source = find_source(model)
     if isinstance(source, FactorySource):
-        return _checked_detector(_call_factory(source), source.name)
+        own = _checked_detector(_call_factory(source), source.name)
+        return _with_thresholds(own, score_threshold, nms_iou)
     info = _info(source)
     if info.kind != "detector":
         raise ModelError(f"{model}: is a crop model, not a detector; name it under crop_models.")
@@ -202,6 +204,22 @@ def load_detector(
         channels_last=not deepforests,
         as_torch=deepforests and threads is None,
     )
+
+
+def _with_thresholds(detector: Detector, score: float | None, nms: float | None) -> Detector:
+    """Honour thresholds for a detector that exists already, without changing it."""
+    if score is None and nms is None:
+        return detector
+    from .detector import ScoreFilter, TorchDetector
+
+    if isinstance(detector, TorchDetector):
+        return detector.with_thresholds(score, nms)
+    if nms is not None:
+        raise ModelError(
+            f"{detector.name}: is a detector of your own, so nms_iou is up to it; leave it out."
+        )
+    assert score is not None
+    return ScoreFilter(detector, score)
 
 
 def _build_network(source: WeightsSource, info: ModelInfo, score: float, nms: float) -> nn.Module:

@@ -151,6 +151,31 @@ def test_thresholds_are_the_files_own_and_can_be_replaced(tree, window):
     assert len(loose) > len(own)
 
 
+def test_a_loaded_detector_takes_other_thresholds_without_changing(tree, window):
+    own = tree.detect(window[None])[0]
+    strict = load_detector(tree, score_threshold=0.6)
+    expected = load_detector("geosweep/tree", device="cpu", score_threshold=0.6)
+    assert same(strict.detect(window[None])[0], expected.detect(window[None])[0])
+    assert same(tree.detect(window[None])[0], own)
+    assert load_detector(tree) is tree
+
+
+def test_a_users_detector_is_filtered_by_score_and_keeps_its_nms(window):
+    class Three:
+        name, version, labels, device = "own", "1", ("x",), "cpu"
+
+        def detect(self, images):
+            scores = np.array([0.9, 0.5, 0.1], np.float32)
+            boxes = np.array([[0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 3, 3]], np.float32)
+            return [Detections(boxes, np.zeros(3, np.int64), scores) for _ in images]
+
+    (found,) = load_detector(Three(), score_threshold=0.5).detect(window[None])
+    assert found.scores.tolist() == [np.float32(0.9), 0.5]
+    assert found.boxes[:, 2].tolist() == [1, 2]
+    with pytest.raises(ModelError, match="nms_iou is up to it"):
+        load_detector(Three(), nms_iou=0.5)
+
+
 def test_dense_images_are_not_capped_at_300(window):
     detector = load_detector("geosweep/tree", device="cpu", score_threshold=0.0, nms_iou=1.0)
     assert len(detector.detect(window[None])[0]) == 2000
