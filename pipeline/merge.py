@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 EDGE_TOLERANCE = 3.0
 """Pixels from a window's edge within which a box counts as cut off by it."""
 FRAGMENT_OVERLAP = 0.6
-"""Share of a truncated box that must lie in another window's whole box to be a part of it."""
+"""Share of a truncated box that must lie in a larger one of another window to be a part of it."""
 JOIN_OVERLAP = 0.5
 """IoU across the seam (in one dimension) from which two truncated boxes are one object."""
 
@@ -67,20 +67,19 @@ def merge_core(found: Found, grid: WindowGrid, iou: float) -> Merged:
     # A fixed order makes the result independent of how windows were batched.
     order = np.lexsort((*found.boxes.T[::-1], found.labels, found.window))
     found = found[order]
-    joined, source, whole = _join_fragments(found, grid)
-    truncated = _cut_edges(joined, grid).any(axis=1) & ~whole
+    joined, source, truncated = _join_fragments(found, grid)
     near = np.flatnonzero(_near_seams(joined, grid))
     a, b = _pairs(joined.boxes, near)
     different = (joined.window[a] != joined.window[b]) & (joined.labels[a] == joined.labels[b])
     a, b = a[different], b[different]
     inter, areas = _intersection(joined.boxes, a, b), _areas(joined.boxes)
     same = _iou(inter, areas[a], areas[b]) > iou
-    # A part of an object, seen at the edge of one window, beside the whole of it in another.
-    lone = truncated[a] != truncated[b]
-    part = np.where(truncated[a], areas[a], areas[b])
-    same |= lone & (inter > FRAGMENT_OVERLAP * part)
-    # Whole boxes before truncated ones, then by score; ties by position.
-    rank = np.lexsort((np.arange(len(joined)), -joined.scores, truncated))
+    # A part of an object, seen at the edge of one window, beside more of it in another.
+    smaller = np.where(areas[a] < areas[b], a, b)
+    same |= truncated[smaller] & (inter > FRAGMENT_OVERLAP * areas[smaller])
+    # Whole boxes first, by score; then truncated ones, the largest first. Ties by position.
+    worth = np.where(truncated, areas, joined.scores)
+    rank = np.lexsort((np.arange(len(joined)), -worth, truncated))
     kept = greedy_suppress(len(joined), a[same], b[same], rank)
     return Merged(joined[kept], order[source[kept]])
 
@@ -150,11 +149,11 @@ def _join_fragments(
 
     Returns
     -------
-    Detections, the number of the one that came in each stands for, and which ones are unions.
+    Detections, the number of the one that came in each stands for, and which ones are still cut off
+    by a window's edge.
     """
-    own = np.arange(len(found))
-    untouched = (found, own, np.zeros(len(found), bool))
     cut = _cut_edges(found, grid)
+    untouched = (found, np.arange(len(found)), cut.any(axis=1))
     candidates = np.flatnonzero(cut.any(axis=1))
     if grid.overlap == 0 or len(candidates) < 2:
         return untouched
@@ -182,13 +181,16 @@ def _join_fragments(
         (np.ones(linked.sum(), bool), (a[linked], b[linked])), shape=(len(found),) * 2
     )
     _, group = connected_components(graph, directed=False)
-    return _unite(found, group)
+    return _unite(found, group, cut)
 
 
 def _unite(
-    found: Found, group: NDArray[np.integer]
+    found: Found, group: NDArray[np.integer], cut: NDArray[np.bool_]
 ) -> tuple[Found, NDArray[np.int64], NDArray[np.bool_]]:
-    """One box for each group: its hull, with the best score; it stands for its largest member."""
+    """One box for each group: its hull, with the best score; it stands for its largest member.
+
+    A hull is cut off where it ends at an edge that cut one of its members off.
+    """
     count = int(group.max()) + 1
     low = np.full((count, 2), np.inf, np.float32)
     high = np.full((count, 2), -np.inf, np.float32)
@@ -202,7 +204,11 @@ def _unite(
     which = group[largest]
     boxes = np.concatenate([low[which], high[which]], axis=1)
     united = Found(boxes, found.labels[largest], score[which], found.window[largest])
-    return united, largest, np.bincount(group)[which] > 1
+    hulls = np.concatenate([low, high], axis=1)[group]
+    outer = (cut & (np.abs(found.boxes - hulls) <= EDGE_TOLERANCE)).any(axis=1)
+    truncated = np.zeros(count, bool)
+    np.logical_or.at(truncated, group, outer)
+    return united, largest, truncated[which]
 
 
 def _cut_edges(found: Found, grid: WindowGrid) -> NDArray[np.bool_]:

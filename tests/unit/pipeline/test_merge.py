@@ -103,6 +103,19 @@ def test_four_fragments_at_a_corner_become_one():
     assert merged.found.boxes.tolist() == [[330, 330, 450, 450]]
 
 
+def test_joined_fragments_that_are_a_part_of_more_are_dropped():
+    # The left window sees the object's full width, in two rows; the right one, in two rows, its right
+    # part. Each pair is joined across the horizontal seam; the right pair is still cut off on its left.
+    parts = found(
+        (0, 0, 0.5, 340, 330, 396, 400),
+        (1, 0, 0.9, 380, 330, 396, 400),
+        (3, 0, 0.5, 340, 380, 396, 450),
+        (4, 0, 0.9, 380, 380, 396, 450),
+    )
+    merged = merge_core(parts, WIDE, 0.5)
+    assert merged.found.boxes.tolist() == [[340, 330, 396, 450]]
+
+
 def test_fragments_that_do_not_span_the_common_strip_are_two_objects():
     # The first ends inside the strip, so its neighbour's window sees its border, too.
     parts = found((0, 0, 0.5, 290, 100, 385, 200), (1, 0, 0.7, 386, 100, 490, 200))

@@ -273,3 +273,26 @@ def test_a_signed_url_never_reaches_the_rows(tmp_path):
         assert any("SECRET" in query for query in server.queries)
     assert len(frame) == len(BOXES)
     assert "SECRET" not in frame.drop(columns="geometry").to_csv()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_objects_of_any_size_stand_once_and_whole_whatever_the_windows(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.integers(300, 1300, 2))
+    cell = int(rng.choice([60, 120, 250, 420]))
+    boxes = []
+    for x in range(3, width - cell, cell):
+        for y in range(3, height - cell, cell):
+            wide, high = (int(side) for side in rng.integers(6, cell - 12, 2))
+            left, top = (
+                x + int(rng.integers(0, cell - 8 - wide)),
+                y + int(rng.integers(0, cell - 8 - high)),
+            )
+            boxes.append((left, top, left + wide, top + high))
+    frame = predict_tile(
+        image=image(boxes, height, width).transpose(1, 2, 0),
+        detector=PaintDetector(),
+        patch_size=int(rng.integers(150, 420)),
+        patch_overlap=float(rng.uniform(0.02, 0.45)),
+    )
+    assert found_boxes(frame) == sorted(boxes)
