@@ -153,7 +153,7 @@ def _join_fragments(
     by a window's edge.
     """
     cut = _cut_edges(found, grid)
-    untouched = (found, np.arange(len(found)), cut.any(axis=1))
+    untouched = (found, np.arange(len(found)), np.asarray(cut.any(axis=1)))
     candidates = np.flatnonzero(cut.any(axis=1))
     if grid.overlap == 0 or len(candidates) < 2:
         return untouched
