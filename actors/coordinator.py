@@ -29,7 +29,7 @@ from ..pipeline.commit import Committer, SceneOutcome
 from ..pipeline.failure import failed_counts
 from .budget import ByteBudget, HeldPixels
 from .pool import RESTART_SECONDS, Pool, cause_of
-from .workers import BatchNote, Classifier, Cropper, DetectorActor, Reader, StreamLostError
+from .workers import Classifier, Cropper, DetectorActor, Reader, StreamLostError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -237,16 +237,16 @@ class Coordinator:
                 await self._pixels.acquire(size)
                 try:
                     refs = reader.next_batch.options(num_returns=2).remote(session)
-                    note: BatchNote | None = await refs[0]
+                    windows: int | None = await refs[0]
                 except BaseException:
                     self._pixels.release(size)
                     raise
-                if note is None:
+                if windows is None:
                     self._pixels.release(size)
                     break
                 pixels = HeldPixels(refs[1], partial(self._pixels.release, size))
                 del refs
-                work = asyncio.create_task(self._do_batch(run, number, note, pixels))
+                work = asyncio.create_task(self._do_batch(run, number, windows, pixels))
                 work.add_done_callback(partial(finished, pixels))
                 tasks.add(work)
                 number += 1
@@ -255,7 +255,7 @@ class Coordinator:
             await _cancel(tasks)
 
     async def _do_batch(
-        self, run: _SceneRun, number: int, note: BatchNote, pixels: HeldPixels
+        self, run: _SceneRun, number: int, windows: int, pixels: HeldPixels
     ) -> None:
         """One batch of windows through detector, croppers and classifiers."""
         selected: Selected = await self._detectors.call(
@@ -284,7 +284,7 @@ class Coordinator:
         }
         assert run.collector is not None
         run.collector.add(number, selected, classes)
-        self._windows += note.windows
+        self._windows += windows
         self._detections += count
 
     async def _classify(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -25,14 +24,6 @@ if TYPE_CHECKING:
     from ..pipeline.stream import StreamCounts, WindowBatch
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchNote:
-    """What the coordinator must know of a batch without fetching its pixels."""
-
-    windows: int
-    nbytes: int
 
 
 class _Loaded(Generic[T]):
@@ -77,14 +68,14 @@ class Reader:
         self._open[session] = (reader, reader.batches(self._batch_size))
         return reader.header
 
-    def next_batch(self, session: str) -> tuple[BatchNote | None, WindowBatch | None]:
-        """The next windows, or (None, None) at the end; call with ``num_returns=2``."""
+    def next_batch(self, session: str) -> tuple[int | None, WindowBatch | None]:
+        """The next windows after their number, or (None, None) at the end; call with ``num_returns=2``."""
         if session not in self._open:
             raise StreamLostError
         batch = next(self._open[session][1], None)
         if batch is None:
             return None, None
-        return BatchNote(len(batch.index), batch.pixels.nbytes), batch
+        return len(batch.index), batch
 
     def close(self, session: str) -> StreamCounts | None:
         """Release a scene and say what became of its windows; None for one that isn't open."""

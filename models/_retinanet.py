@@ -45,11 +45,6 @@ def build_retinanet(
     return RetinaNet(backbone, num_classes, score_thresh=score_threshold, nms_thresh=nms_iou)
 
 
-def is_retinanet(keys: tuple[str, ...] | dict[str, Tensor]) -> bool:
-    """Whether tensor names look like this layout (maybe with a ``model.`` prefix)."""
-    return any("head.classification_head." in key for key in keys)
-
-
 def retinanet_labels(extra: dict[str, Any], name: str) -> tuple[str, ...]:
     """Read the label names out of config.json or a checkpoint of DeepForest's."""
     return labels_by_index(extra.get("label_dict"), name)

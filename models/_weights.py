@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from dataclasses import dataclass, field
@@ -72,13 +71,6 @@ def read_header(path: str | Path) -> WeightsFile:
             "upgrade geosweep."
         )
     return WeightsFile(path, own, tuple(header))
-
-
-def file_version(path: str | Path, architecture: str) -> str:
-    """Hash a weights file's content with the architecture's revision (16 hex digits)."""
-    with Path(path).open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(f"{content}\x1f{architecture}".encode()).hexdigest()[:16]
 
 
 def write_weights(path: str | Path, state: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:

@@ -57,7 +57,6 @@ class StreamCounts:
     read: int = 0
     nodata: int = 0
     damaged: int = 0
-    blocks_bytes: int = 0
     damaged_windows: list[int] = field(default_factory=list)
 
 
@@ -134,7 +133,6 @@ def _stream_part(
                 held.popleft()
             while not held or held[-1].bounds[3] < bottom:
                 strip = next(strips)
-                counts.blocks_bytes += strip.data.nbytes
                 if strip.bounds[3] > top:
                     held.append(strip)
             for column in np.flatnonzero(wanted[row]):

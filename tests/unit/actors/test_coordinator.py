@@ -7,7 +7,6 @@ import pytest
 
 from geosweep.actors.budget import ByteBudget
 from geosweep.actors.coordinator import Coordinator
-from geosweep.actors.workers import BatchNote
 from geosweep.catalog.errors import RasterError
 
 
@@ -26,7 +25,7 @@ class ReaderHandle:
         async def note():
             await asyncio.sleep(0)
             self._left -= 1
-            return BatchNote(1, 1) if self._left >= 0 else None
+            return 1 if self._left >= 0 else None
 
         return [note(), object()]
 

@@ -132,7 +132,8 @@ def test_memory_does_not_grow_with_the_rasters_height():
             pass
         most[height] = source.most
     # Three bands under a row of windows, two read ahead, one in the reader's hands, one handed over.
-    assert most[40_000] == most[4_000] <= 7 * 3 * 256 * 3_000
+    # How close to that it comes depends on the threads' timing; the file of 40,000 rows has 157 bands.
+    assert all(0 < bytes_ <= 7 * 3 * 256 * 3_000 for bytes_ in most.values())
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
