@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ..catalog import open_storage
 from ..catalog.collection import read_collection
 from ..catalog.errors import ClusterError, GeosweepError, ModelError, OutputError
-from ..pipeline.collect import SceneCollector, Selected
+from ..pipeline.collect import SceneCollector, Selected, stack_probabilities
 from ..pipeline.commit import Committer, SceneOutcome
 from ..pipeline.failure import failed_counts
 from .budget import ByteBudget, HeldPixels
@@ -270,15 +270,9 @@ class Coordinator:
         pixels.share(len(chunks))
         results = await _all([self._classify(run, name, some, pixels) for name, some in chunks])
         classes = {
-            name: np.concatenate(
-                [
-                    np.zeros((0, width), np.float32),
-                    *(
-                        rows
-                        for (owner, _), rows in zip(chunks, results, strict=True)
-                        if owner == name
-                    ),
-                ]
+            name: stack_probabilities(
+                (rows for (owner, _), rows in zip(chunks, results, strict=True) if owner == name),
+                width,
             )
             for name, width in self._settings.crop_classes.items()
         }

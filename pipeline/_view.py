@@ -20,6 +20,7 @@ from pyproj import CRS, Transformer
 from ..catalog import Records, open_storage, read_collection
 from ..catalog.errors import OutputError
 from ..catalog.hrefs import public_href
+from ._imagery import Preview, read_preview
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -92,6 +93,22 @@ class View:
     bands: list[int | str] | None = None
     rescale: list[tuple[float, float]] | None = None
     notes: list[str] = field(default_factory=list)
+
+    def preview(self, scene: SceneView, side: int) -> Preview:
+        """A scene's imagery as the job saw it, at most `side` pixels wide or high.
+
+        Raises
+        ------
+        RasterError
+            If it can't be read.
+        """
+        return read_preview(
+            scene.href,
+            side,
+            bands=self.bands,
+            rescale=self.rescale,
+            georeferenced=self.georeferenced,
+        )
 
 
 def read_view(output: str | Path, *, max_detections: int) -> View:

@@ -102,7 +102,7 @@ def detect(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo all.")] = False,
 ) -> None:
     """Detect objects in rasters; no catalog needed."""
-    from .job import Job
+    from .job import Job, crop_prefix
 
     source: dict[str, Any] = {"rasters": rasters}
     if bbox is not None:
@@ -111,10 +111,7 @@ def detect(
         source["bands"] = [int(value) for value in _numbers(bands, "--bands", 3)]
     if rescale is not None:
         source["rescale"] = [_numbers(rescale, "--rescale", 2)]
-    crops = [
-        {"name": f"cropmodel_{i}" if i else "cropmodel", "model": model}
-        for i, model in enumerate(crop_model or [])
-    ]
+    crops = [{"name": crop_prefix(i), "model": model} for i, model in enumerate(crop_model or [])]
     job = Job.from_dict(
         {
             "name": "detect",

@@ -12,6 +12,8 @@ from .detect import Found
 from .merge import merge_core, merge_nms
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from .job import MergeSpec
@@ -76,6 +78,11 @@ def select(
     )
 
 
+def stack_probabilities(parts: Iterable[NDArray[np.float32]], classes: int) -> NDArray[np.float32]:
+    """Put class probabilities together: float32 (N, classes), also where there are no parts."""
+    return np.concatenate([np.zeros((0, classes), np.float32), *parts])
+
+
 @dataclass(slots=True)
 class SceneDetections:
     """A scene's final detections.
@@ -131,12 +138,9 @@ class SceneCollector:
             else merge_nms(found, grid, self._merge.iou)
         )
         classes = {
-            name: np.concatenate(
-                [
-                    np.zeros((0, width), np.float32),
-                    *(probabilities[name] for _, probabilities in parts),
-                ]
-            )[merged.source]
+            name: stack_probabilities((found_as[name] for _, found_as in parts), width)[
+                merged.source
+            ]
             for name, width in crop_models.items()
         }
         scale = np.array([*self._header.scale, *self._header.scale], np.float64)

@@ -6,13 +6,15 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..catalog import SourceSpec
 from ..catalog.errors import JobError
+
+B = TypeVar("B", bound=BaseModel)
 
 PIPELINE_REVISION = 1
 """Raised whenever the same job on the same pixels may give other rows."""
@@ -81,6 +83,11 @@ class CropModelSpec(_Block):
     batch_size: int = Field(default=64, ge=1)
     expand: int | None = Field(default=None, ge=0)
     scores: bool = False
+
+
+def crop_prefix(number: int) -> str:
+    """Column prefix of crop model `number` (from 0) where the user gave no names."""
+    return f"cropmodel_{number}" if number else "cropmodel"
 
 
 class MergeSpec(_Block):
@@ -229,10 +236,7 @@ class Job(_Block):
             raise JobError(
                 f"In {where}, expected keys such as source and output, found {type(content).__name__}."
             )
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise JobError(f"In {where}, {_explain(error, cls)}") from error
+        return checked(cls, content, where)
 
     def to_public_dict(self) -> dict[str, Any]:
         """The job as plain JSON types, for records (hrefs without credentials)."""
@@ -275,6 +279,20 @@ class Job(_Block):
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def checked(block: type[B], content: dict[str, Any], where: str) -> B:
+    """Validate a job, or a block of one.
+
+    Raises
+    ------
+    JobError
+        With one sentence that names `where`, the key, the value and the nearest valid key.
+    """
+    try:
+        return block.model_validate(content)
+    except ValidationError as error:
+        raise JobError(f"In {where}, {_explain(error, block)}") from error
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 import shapely
 
 from ..catalog.errors import OutputError, RasterError
-from ._imagery import Preview, read_preview
+from ._imagery import Preview
 from ._palette import PALETTE
 from ._view import SceneView, View, read_view
 
@@ -109,13 +109,7 @@ def _scenes_with_imagery(view: View, preview_px: int) -> list[dict[str, Any]]:
 
 
 def _picture(scene: SceneView, view: View, side: int) -> dict[str, Any]:
-    preview = read_preview(
-        scene.href,
-        side,
-        bands=view.bands,
-        rescale=view.rescale,
-        georeferenced=view.georeferenced,
-    )
+    preview = view.preview(scene, side)
     left, bottom, right, top = preview.bounds
     dx, dy = scene.shift
     bounds = (left + dx, bottom + dy, right + dx, top + dy)

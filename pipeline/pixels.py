@@ -122,7 +122,7 @@ class ArraySource:
         """Nothing to release."""
 
 
-def open_bands(bands: Sequence[int | str] | None, rescale: object) -> BandSelection:
+def select_bands(bands: Sequence[int | str] | None, rescale: object) -> BandSelection:
     """Build a detector's selection from what a user passed (`rescale` as one pair or a list)."""
     pairs: tuple[tuple[float, float], ...] | None = None
     if rescale is not None:

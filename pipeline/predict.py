@@ -12,8 +12,17 @@ from ..catalog import SourceSpec
 from ..catalog.errors import JobError
 from ..catalog.hrefs import public_href
 from .crop import RectangleReader
-from .job import CropModelSpec, DetectorSpec, Job, MergeSpec, OutputSpec, WindowSpec
-from .pixels import ArraySource, BandSelection, PixelSource, open_bands
+from .job import (
+    CropModelSpec,
+    DetectorSpec,
+    Job,
+    MergeSpec,
+    OutputSpec,
+    WindowSpec,
+    checked,
+    crop_prefix,
+)
+from .pixels import ArraySource, BandSelection, PixelSource, select_bands
 from .raster import RasterSource
 from .region import Region
 from .rows import build_table, to_geodataframe
@@ -104,9 +113,13 @@ def predict_tile(
     RasterError, ModelError, JobError
         With one sentence on what is wrong and what to do.
     """
-    source = _open(path, image, open_bands(bands, rescale), resolution)
+    here = "the arguments"
+    windows = checked(
+        WindowSpec, {"size": patch_size, "overlap": patch_overlap, "resolution": resolution}, here
+    )
+    merging = checked(MergeSpec, {"windows": merge, "iou": iou_threshold}, here)
+    source = _open(path, image, select_bands(bands, rescale), resolution)
     try:
-        windows = WindowSpec(size=patch_size, overlap=patch_overlap, resolution=resolution)
         return _predict(
             source,
             path,
@@ -116,12 +129,12 @@ def predict_tile(
             crop_model=crop_model,
             crop_transform=crop_transform,
             augment=augment,
-            merge=MergeSpec(windows=merge, iou=iou_threshold),
+            merge=merging,
             bbox=bbox,
             crs=crs,
             batch_size=batch_size,
             device=device,
-            reopen=lambda: _open(path, image, open_bands(bands, rescale), resolution),
+            reopen=lambda: _open(path, image, select_bands(bands, rescale), resolution),
         )
     finally:
         source.close()
@@ -144,7 +157,7 @@ def predict_image(
     for name in ("patch_size", "patch_overlap", "merge", "iou_threshold", "resolution"):
         if name in options:
             raise JobError(f"predict_image takes no {name}; use predict_tile for windows.")
-    source = _open(path, image, open_bands(options.get("bands"), options.get("rescale")), None)
+    source = _open(path, image, select_bands(options.get("bands"), options.get("rescale")), None)
     side = max(source.width, source.height)
     source.close()
     if side > WINDOW_LIMIT:
@@ -202,7 +215,7 @@ def _predict(
         detector=DetectorSpec(model=loaded.name, batch_size=batch_size),
         crop_models=tuple(CropModelSpec(name=name, model=m.name) for name, m in crops.items()),
         merge=merge,
-        output=OutputSpec(path="-", crs=target),
+        output=checked(OutputSpec, {"path": "-", "crs": target}, "the arguments"),
     )
     settings = Settings.build(
         job,
@@ -239,8 +252,8 @@ def _named(crop_model: Any) -> dict[str, Any]:
     if isinstance(crop_model, Mapping):
         return dict(crop_model)
     if isinstance(crop_model, (list, tuple)):
-        return {f"cropmodel_{i}" if i else "cropmodel": model for i, model in enumerate(crop_model)}
-    return {"cropmodel": crop_model}
+        return {crop_prefix(i): model for i, model in enumerate(crop_model)}
+    return {crop_prefix(0): crop_model}
 
 
 class _Transformed:

@@ -10,7 +10,7 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 
 from ..catalog.errors import OutputError, RasterError
-from ._imagery import Bounds, read_preview
+from ._imagery import Bounds
 from ._palette import label_colours
 from ._view import SceneView, View, read_view
 
@@ -95,13 +95,7 @@ def _paste(canvas: Image.Image, scene: SceneView, view: View, frame: _Frame) -> 
     """Lay a scene's picture into the mosaic; False if it can't be read."""
     wanted = frame.width if scene.outline is None else _longest_side(scene, frame)
     try:
-        preview = read_preview(
-            scene.href,
-            wanted,
-            bands=view.bands,
-            rescale=view.rescale,
-            georeferenced=view.georeferenced,
-        )
+        preview = view.preview(scene, wanted)
     except RasterError:
         return False
     left, bottom, right, top = preview.bounds

@@ -11,7 +11,7 @@ from affine import Affine
 from ..catalog.errors import RasterError
 from ..catalog.hrefs import public_href
 from ._geo import ground_sample_distance
-from .pixels import BandSelection, PixelSource
+from .pixels import PixelSource, select_bands
 from .raster import RasterSource
 from .region import Region, WindowPlan
 from .stream import StreamCounts, WindowBatch, stream_windows
@@ -109,9 +109,7 @@ def open_scene(href: str, job: Job, *, threads: int = 2) -> RasterSource:
     RasterError
         Also if the job wants map coordinates and the raster has none.
     """
-    selection = BandSelection(
-        tuple(job.source.bands) if job.source.bands is not None else None, job.source.rescale
-    )
+    selection = select_bands(job.source.bands, job.source.rescale)
     source = RasterSource(href, selection, resolution=job.windows.resolution, threads=threads)
     if job.output.crs is not None and (source.transform is None or source.crs is None):
         source.close()

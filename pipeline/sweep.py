@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .collect import SceneCollector, SceneDetections, select
+from .collect import SceneCollector, SceneDetections, select, stack_probabilities
 from .crop import cut_crops
 from .detect import detect_batch
 
@@ -122,7 +122,7 @@ def _classify(
     read_rectangle: ReadRectangle,
     clock: Stopwatch,
 ) -> NDArray[np.float32]:
-    parts = [np.zeros((0, len(model.labels)), np.float32)]
+    parts: list[NDArray[np.float32]] = []
     for start in range(0, len(found), spec.batch_size):
         some = found[np.arange(start, min(start + spec.batch_size, len(found)))]
         with clock.stage("crop"):
@@ -131,4 +131,4 @@ def _classify(
             prepared = model.prepare(crops)
         with clock.stage("classify"):
             parts.append(model.classify(prepared))
-    return np.concatenate(parts)
+    return stack_probabilities(parts, len(model.labels))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from affine import Affine
 
 from ..catalog.hrefs import public_href
-from ..catalog.spec import bbox_geometry
-from .job import Job
-from .pixels import BandSelection, open_bands
+from ..catalog.spec import SourceSpec, bbox_geometry
+from .job import WindowSpec, checked
+from .pixels import BandSelection, select_bands
 from .raster import RasterSource
 from .region import Region
 from .scene_reader import plan_scene
@@ -20,8 +20,6 @@ from .stream import StreamCounts, stream_windows, warn_of_damage
 if TYPE_CHECKING:
     import xarray as xr
     from shapely.geometry.base import BaseGeometry
-
-    from .job import WindowSpec
 
 
 def iter_windows(
@@ -67,13 +65,14 @@ def iter_windows(
     from odc.geo.geobox import GeoBox
     from odc.geo.xr import xr_coords
 
-    chosen = open_bands(bands, rescale)
+    chosen = select_bands(bands, rescale)
     source = RasterSource(
         str(path), BandSelection(chosen.bands, chosen.rescale, for_detector=False)
     )
     try:
         aoi = area_of_interest(bbox)
-        header, plan = plan_scene(source, _window_spec(size, overlap), Region(aoi))
+        windows = checked(WindowSpec, {"size": size, "overlap": overlap}, "the arguments")
+        header, plan = plan_scene(source, windows, Region(aoi))
         transform = source.transform or Affine.identity()
         names = list(chosen.bands) if chosen.bands is not None else list(range(1, source.count + 1))
         counts = StreamCounts()
@@ -96,19 +95,6 @@ def area_of_interest(bbox: tuple[float, float, float, float] | None) -> BaseGeom
     """Geometry of a box in degrees, checked as the job file's is."""
     if bbox is None:
         return None
-    spec = Job.from_dict(
-        {"source": {"rasters": ["-"], "bbox": bbox}, "output": {"path": "-"}}, where="the arguments"
-    ).source
+    spec = checked(SourceSpec, {"rasters": ["-"], "bbox": bbox}, "the arguments")
     assert spec.bbox is not None
     return bbox_geometry(spec.bbox)
-
-
-def _window_spec(size: int, overlap: float) -> WindowSpec:
-    return Job.from_dict(
-        {
-            "source": {"rasters": ["-"]},
-            "output": {"path": "-"},
-            "windows": {"size": size, "overlap": overlap},
-        },
-        where="the arguments",
-    ).windows

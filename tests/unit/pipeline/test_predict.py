@@ -210,6 +210,23 @@ def test_bad_input_is_named(arguments, error, word):
         predict_tile(**arguments, detector=PaintDetector())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"patch_size": 7}, "size is 7"),
+        ({"patch_overlap": 1.0}, "overlap is 1.0"),
+        ({"merge": "best"}, "windows is 'best'"),
+        ({"iou_threshold": 0.0}, "iou is 0.0"),
+        ({"bbox": (1, 5, 2, 4)}, "bbox"),
+        ({"crs": "EPSG:nowhere"}, "EPSG:nowhere"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(tmp_path, arguments, word):
+    path = write_raster(tmp_path / "a.tif", grey(100, 100))
+    with pytest.raises(JobError, match=word):
+        predict_tile(path, detector=PaintDetector(), **arguments)
+
+
 def test_16_bit_data_need_rescale_and_then_work(tmp_path):
     data = image().astype(np.uint16) * 16
     path = write_raster(tmp_path / "a.tif", data)
