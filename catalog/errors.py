@@ -28,6 +28,14 @@ class ModelError(GeosweepError):
     """A detector or crop model can't be found, read or matched to its architecture."""
 
 
+class AnnotationError(GeosweepError):
+    """Labelled data (boxes, points, crops) can't be read, or does not fit its images."""
+
+
+class TrainingError(GeosweepError):
+    """A training configuration is wrong, or training can't go on."""
+
+
 class OutputError(GeosweepError):
     """The output can't be written, or belongs to another job."""
 

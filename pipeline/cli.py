@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from ..catalog.errors import GeosweepError, JobError
+from ..catalog.errors import JobError
+from . import cli_models
+from ._console import err, guarded, out
 
 if TYPE_CHECKING:
     from .planner import PlanSummary
     from .result import Result
-
-P = ParamSpec("P")
 
 app = typer.Typer(
     help="Sweep cloud-optimized rasters with a detector and crop classifiers.",
@@ -29,34 +26,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Packaged models: what they find and how well.", no_args_is_help=True)
-app.add_typer(models_app, name="models")
-
-out = Console()
-err = Console(stderr=True)
+app.add_typer(cli_models.app, name="models")
 
 EngineOption = Annotated[str, typer.Option(help="ray (actors) or local (this process).")]
 AddressOption = Annotated[
     str | None, typer.Option(help="Ray cluster to join, such as auto; default: a local one.")
 ]
 JobArgument = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
-
-
-def _guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Errors of ours are one sentence on stderr and an exit code, never a traceback."""
-
-    @wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except GeosweepError as error:
-            err.print(f"geosweep: {error}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            err.print("geosweep: interrupted; finished scenes are kept, the same command goes on.")
-            raise typer.Exit(130) from None
-
-    return wrapper
 
 
 @app.callback()
@@ -69,7 +45,7 @@ def _setup(
 
 
 @app.command()
-@_guarded
+@guarded
 def detect(
     rasters: Annotated[
         list[str], typer.Argument(help="Files, URLs or folders.", show_default=False)
@@ -127,7 +103,7 @@ def detect(
 
 
 @app.command()
-@_guarded
+@guarded
 def run(
     job_file: JobArgument,
     engine: EngineOption = "ray",
@@ -146,7 +122,7 @@ def run(
 
 
 @app.command()
-@_guarded
+@guarded
 def plan(
     job_file: JobArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Numbers for scripts.")] = False,
@@ -172,7 +148,7 @@ def plan(
 
 
 @app.command(name="map")
-@_guarded
+@guarded
 def map_(
     output: Annotated[str, typer.Argument(help="Output of a run.", show_default=False)],
     path: Annotated[
@@ -183,54 +159,6 @@ def map_(
     from .map import write_map
 
     out.print(f"map: {write_map(output, path)}", soft_wrap=True)
-
-
-@models_app.command("list")
-@_guarded
-def models_list() -> None:
-    """List packaged models."""
-    from ..models import list_models
-
-    table = Table(title="Packaged models")
-    for column in ("name", "kind", "labels", "licence", "what it is"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "kind"))
-    for info in list_models():
-        table.add_row(info.name, info.kind, ", ".join(info.labels), info.licence, info.description)
-    out.print(table)
-
-
-@models_app.command("show")
-@_guarded
-def models_show(
-    name: Annotated[str, typer.Argument(help="Name, file or folder.", show_default=False)],
-) -> None:
-    """Show a model's licence, settings and measured accuracy."""
-    from rich.markdown import Markdown
-
-    from ..models import model_info
-
-    info = model_info(name)
-    table = Table(show_header=False)
-    for key in (
-        "name",
-        "version",
-        "kind",
-        "licence",
-        "window_size",
-        "gsd",
-        "score_threshold",
-        "nms_iou",
-    ):
-        value = getattr(info, key)
-        table.add_row(key, "–" if value is None else str(value))
-    table.add_row("labels", ", ".join(info.labels))
-    out.print(table)
-    # The card has the measured accuracy; a user's own file may carry figures without one.
-    if info.card is None:
-        for key, value in info.metrics.items():
-            out.print(f"{key}: {value}", markup=False)
-    else:
-        out.print(Markdown(Path(str(info.card)).read_text(encoding="utf-8")))
 
 
 def _run(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..catalog import SourceSpec
-from ..catalog.errors import JobError
-
-B = TypeVar("B", bound=BaseModel)
+from ..catalog.strict import Block, checked, read_yaml
 
 PIPELINE_REVISION = 1
 """Raised whenever the same job on the same pixels may give other rows."""
@@ -22,34 +18,8 @@ PIPELINE_REVISION = 1
 _DETECTOR = "detector"
 """The detector's key among the models' versions, which the fingerprint hashes by name."""
 
-_PLAIN = {
-    "tuple_type": "should be a list",
-    "model_type": "should be a block of keys",
-    "dict_type": "should be a block of keys",
-    "invalid_key": "every key must be text",
-}
-"""Our words where pydantic's speak of Python."""
 
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without surprises: a key that stands twice is an error, not the last one's win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                problem = f"the key {key!r} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WindowSpec(_Block):
+class WindowSpec(Block):
     """How a scene is cut. `size` in pixels, `overlap` a fraction of it, `resolution` in metres."""
 
     size: int = Field(default=400, ge=32, le=8192)
@@ -57,7 +27,7 @@ class WindowSpec(_Block):
     resolution: float | None = Field(default=None, gt=0)
 
 
-class DetectorSpec(_Block):
+class DetectorSpec(Block):
     """Which detector; None for a threshold means the one recorded with the weights."""
 
     model: str = "geosweep/tree"
@@ -75,7 +45,7 @@ class DetectorSpec(_Block):
         return value
 
 
-class CropModelSpec(_Block):
+class CropModelSpec(Block):
     """A classifier for the detections' crops; `expand` adds context, in pixels on each side."""
 
     name: str = Field(default="cropmodel", pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
@@ -90,7 +60,7 @@ def crop_prefix(number: int) -> str:
     return f"cropmodel_{number}" if number else "cropmodel"
 
 
-class MergeSpec(_Block):
+class MergeSpec(Block):
     """How duplicates are removed: between windows of a scene, and between overlapping scenes."""
 
     windows: Literal["core", "nms"] = "core"
@@ -98,7 +68,7 @@ class MergeSpec(_Block):
     scenes: Literal["latest", "none"] = "latest"
 
 
-class OutputSpec(_Block):
+class OutputSpec(Block):
     """Where the dataset goes. `crs: null` keeps pixel coordinates."""
 
     path: str
@@ -133,7 +103,7 @@ class OutputSpec(_Block):
         return value
 
 
-class PoolSpec(_Block):
+class PoolSpec(Block):
     """Size of an actor pool on each node."""
 
     min: int = Field(default=1, ge=1)
@@ -147,7 +117,7 @@ class PoolSpec(_Block):
         return self
 
 
-class ClusterSpec(_Block):
+class ClusterSpec(Block):
     """Actors for each node; null lets geosweep choose from the node's cores and GPUs."""
 
     readers: int | None = Field(default=None, ge=1)
@@ -162,7 +132,7 @@ class ClusterSpec(_Block):
         return {"min": value, "max": value} if type(value) is int else value
 
 
-class Job(_Block):
+class Job(Block):
     """A whole job, as written in a job file.
 
     Build one with `Job.from_yaml(path)`, `Job.from_dict(mapping)` or by keyword arguments.
@@ -206,22 +176,7 @@ class Job(_Block):
         JobError
             If the file can't be read, isn't YAML, or a key or value is wrong.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise JobError(f"The job file {path} can't be read: {reason}.") from error
-        try:
-            content = yaml.load(text, Loader=_StrictLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f" (line {mark.line + 1})" if mark else ""
-            problem = getattr(error, "problem", None)
-            reason = f": {problem}" if problem else ""
-            raise JobError(
-                f"The job file {path} is not valid YAML{where}{reason}; mend it there."
-            ) from error
-        return cls.from_dict(content, where=str(path))
+        return cls.from_dict(read_yaml(path), where=str(path))
 
     @classmethod
     def from_dict(cls, content: Any, *, where: str = "the job") -> Self:
@@ -232,10 +187,6 @@ class Job(_Block):
         JobError
             With one sentence that names the key, the value and the nearest valid key.
         """
-        if not isinstance(content, dict):
-            raise JobError(
-                f"In {where}, expected keys such as source and output, found {type(content).__name__}."
-            )
         return checked(cls, content, where)
 
     def to_public_dict(self) -> dict[str, Any]:
@@ -279,60 +230,3 @@ class Job(_Block):
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def checked(block: type[B], content: dict[str, Any], where: str) -> B:
-    """Validate a job, or a block of one.
-
-    Raises
-    ------
-    JobError
-        With one sentence that names `where`, the key, the value and the nearest valid key.
-    """
-    try:
-        return block.model_validate(content)
-    except ValidationError as error:
-        raise JobError(f"In {where}, {_explain(error, block)}") from error
-
-
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """First problem of a validation error, as one sentence."""
-    problem = error.errors()[0]
-    path = [part for part in problem["loc"] if part != "int"]
-    dotted = ".".join(str(part) for part in path)
-    others = error.error_count() - 1
-    more = f" (There are {others} more problems.)" if others > 1 else ""
-    more = " (There is one more problem.)" if others == 1 else more
-    if problem["type"] == "extra_forbidden":
-        valid = _fields_at(model, path[:-1])
-        near = difflib.get_close_matches(str(path[-1]), valid, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}."
-        return f"unknown key {dotted!r}: {hint}{more}"
-    if problem["type"] == "missing":
-        return f"the key {dotted!r} is missing; add it.{more}"
-    reason = _PLAIN.get(problem["type"], problem["msg"]).removeprefix("Value error, ").rstrip(".")
-    value = problem.get("input")
-    shown = f" is {value!r}, but" if isinstance(value, (str, int, float, bool)) else ":"
-    return f"{dotted or 'the job'}{shown} {reason[0].lower()}{reason[1:]}.{more}"
-
-
-def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
-    for part in path:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields.get(part)
-        inner = _model_in(field.annotation) if field else None
-        if inner is None:
-            return []
-        model = inner
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None

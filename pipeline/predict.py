@@ -11,6 +11,7 @@ import numpy as np
 from ..catalog import SourceSpec
 from ..catalog.errors import JobError
 from ..catalog.hrefs import public_href
+from ..catalog.strict import checked
 from .crop import RectangleReader
 from .job import (
     CropModelSpec,
@@ -19,7 +20,6 @@ from .job import (
     MergeSpec,
     OutputSpec,
     WindowSpec,
-    checked,
     crop_prefix,
 )
 from .pixels import ArraySource, BandSelection, PixelSource, select_bands

@@ -10,7 +10,8 @@ from affine import Affine
 
 from ..catalog.hrefs import public_href
 from ..catalog.spec import SourceSpec, bbox_geometry
-from .job import WindowSpec, checked
+from ..catalog.strict import checked
+from .job import WindowSpec
 from .pixels import BandSelection, select_bands
 from .raster import RasterSource
 from .region import Region
