@@ -16,17 +16,26 @@ if TYPE_CHECKING:
     from ._threads import available_cores
     from .cropmodel import CropModel
     from .crops import crop_bounds
+    from .tilefilter import TileFilter, TileScorer, load_tile_filter
+    from .tilethreshold import TileThreshold, TileVerdict, choose_threshold, judge_windows
 
 __all__ = [
     "CropModel",
     "Detections",
     "Detector",
     "ModelInfo",
+    "TileFilter",
+    "TileScorer",
+    "TileThreshold",
+    "TileVerdict",
     "available_cores",
+    "choose_threshold",
     "crop_bounds",
+    "judge_windows",
     "list_models",
     "load_crop_model",
     "load_detector",
+    "load_tile_filter",
     "model_info",
 ]
 
@@ -34,6 +43,10 @@ _LAZY = {
     "CropModel": ".cropmodel",
     "available_cores": "._threads",
     "crop_bounds": ".crops",
+    **dict.fromkeys(("TileFilter", "TileScorer", "load_tile_filter"), ".tilefilter"),
+    **dict.fromkeys(
+        ("TileThreshold", "TileVerdict", "choose_threshold", "judge_windows"), ".tilethreshold"
+    ),
 }
 
 

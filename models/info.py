@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
+Kind = Literal["detector", "cropmodel", "tilefilter"]
+KIND_NAMES: dict[Kind, str] = {
+    "detector": "detector",
+    "cropmodel": "crop model",
+    "tilefilter": "tile filter",
+}
+"""What each kind is called in a sentence."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -20,7 +28,7 @@ class ModelInfo:
     version
         16 hex digits: hash of the weights' content, config.json and the architecture's revision.
     kind
-        ``detector`` or ``cropmodel``.
+        ``detector``, ``cropmodel`` or ``tilefilter``.
     labels
         Label names by index; empty where only building the model would tell (import paths).
     architecture
@@ -33,6 +41,8 @@ class ModelInfo:
         Ground sample distance it was trained on, in metres.
     score_threshold, nms_iou
         The model's own, applied unless `load_detector` is told others.
+    empty_threshold
+        A tile filter's own: score of ``empty`` from which a window may be dropped.
     metrics
         Measured accuracy, as in the model card.
     training_data
@@ -43,7 +53,7 @@ class ModelInfo:
 
     name: str
     version: str
-    kind: Literal["detector", "cropmodel"]
+    kind: Kind
     labels: tuple[str, ...] = ()
     architecture: str = ""
     description: str = ""
@@ -52,6 +62,7 @@ class ModelInfo:
     gsd: float | None = None
     score_threshold: float | None = None
     nms_iou: float | None = None
+    empty_threshold: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     training_data: str = ""
     weights: Path | None = None

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import ModelError
 from ._checkpoints import (
@@ -25,15 +25,15 @@ from ._sources import (
     registered_names,
 )
 from ._weights import read_header
-from .info import ModelInfo
+from .info import KIND_NAMES, Kind, ModelInfo
 from .protocol import Detector
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .cropmodel import CropModel
+    from .tilefilter import TileScorer
 
-Kind = Literal["detector", "cropmodel"]
 _RETINANET = "retinanet-resnet50-fpn-1"  # _retinanet.ARCHITECTURE, which would import torch
 _CROPMODEL = "cropmodel-1"  # _cropnet.REVISION, likewise
 
@@ -43,13 +43,16 @@ def list_models() -> tuple[ModelInfo, ...]:
     return tuple(model_info(name) for name in (*packaged_names(), *registered_names()))
 
 
-def model_info(model: str | Path | Detector | CropModel, kind: Kind = "detector") -> ModelInfo:
+def model_info(
+    model: str | Path | Detector | CropModel | TileScorer, kind: Kind = "detector"
+) -> ModelInfo:
     """Return a model's particulars without building its network.
 
     Parameters
     ----------
     model
-        What `load_detector` or `load_crop_model` takes; ``hf:`` names are fetched.
+        What `load_detector`, `load_crop_model` or `load_tile_filter` takes; ``hf:`` names are
+        fetched.
     kind
         What an import path makes, which its name does not tell.
 
@@ -63,6 +66,7 @@ def model_info(model: str | Path | Detector | CropModel, kind: Kind = "detector"
         if isinstance(info, ModelInfo):
             return info
         own_kind: Kind = "detector" if isinstance(model, Detector) else "cropmodel"
+        own_kind = "tilefilter" if hasattr(model, "empty_threshold") else own_kind
         return ModelInfo(model.name, model.version, own_kind, tuple(model.labels))
     source = find_source(model)
     if isinstance(source, FactorySource):
@@ -86,6 +90,7 @@ def _info(source: WeightsSource) -> ModelInfo:
             gsd=metadata.get("gsd"),
             score_threshold=metadata.get("score_threshold"),
             nms_iou=metadata.get("nms_iou"),
+            empty_threshold=metadata.get("empty_threshold"),
             metrics=metadata.get("metrics", {}),
             training_data=metadata.get("training_data", ""),
             weights=source.weights,
@@ -183,7 +188,10 @@ def load_detector(
         return _with_thresholds(own, score_threshold, nms_iou)
     info = _info(source)
     if info.kind != "detector":
-        raise ModelError(f"{model}: is a crop model, not a detector; name it under crop_models.")
+        block = "crop_models" if info.kind == "cropmodel" else "tile_filter"
+        raise ModelError(
+            f"{model}: is a {KIND_NAMES[info.kind]}, not a detector; name it under {block}."
+        )
     from .detector import TorchDetector, pick_device
 
     score = info.score_threshold if score_threshold is None else score_threshold
@@ -272,7 +280,7 @@ def load_crop_model(
         else:
             info = _info(source)
             if info.kind != "cropmodel":
-                raise ModelError(f"{model}: is a detector, not a crop model.")
+                raise ModelError(f"{model}: is a {KIND_NAMES[info.kind]}, not a crop model.")
             loaded = load_source(CropModel, source)
             loaded.info = info
     else:
