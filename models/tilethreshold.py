@@ -66,6 +66,8 @@ def judge_windows(
             f"tile filter scores have shape {table.shape}: expected (windows, labels), with at "
             "least one foreground label before `empty`."
         )
+    if not np.issubdtype(table.dtype, np.floating):
+        table = table.astype(np.float32)
     limits = np.asarray(label_thresholds, table.dtype)
     if limits.ndim > 1 or limits.size not in (1, table.shape[1] - 1):
         raise ModelError(
@@ -200,7 +202,9 @@ def choose_threshold(
         raise ModelError("A window's `empty` score lies outside 0 ≤ score < 1.")
     if not 0 <= max_loss < 1:
         raise ModelError(f"max_loss is {max_loss}: give a share of the objects, such as 0.005.")
-    if (counts < 0).any() or counts.sum() == 0:
+    if (counts < 0).any():
+        raise ModelError("A window's object count is negative.")
+    if counts.sum() == 0:
         raise ModelError(
             "The validation windows hold no object, so nothing tells what a threshold would lose; "
             "add labelled images with objects."
@@ -212,7 +216,7 @@ def choose_threshold(
     lost = np.cumsum(counts[order])
     # Only whole groups of equal scores can be dropped; losses only grow, so the last that fits wins.
     last_of_group = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    fits = np.flatnonzero(last_of_group & (lost <= max_loss * objects))
+    fits = np.flatnonzero(last_of_group & (lost / objects <= max_loss))
     threshold = float(ranked[fits[-1]]) if len(fits) else NEVER
     dropped = ~vetoed & (empty >= threshold)
     gone, occupied = int(counts[dropped].sum()), counts > 0
