@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from ._threads import available_cores
     from .cropmodel import CropModel
     from .crops import crop_bounds
+    from .data import (
+        AnnotationProblem,
+        annotation_frame,
+        boxes_to_map,
+        check_annotations,
+        map_to_pixels,
+        read_annotations,
+    )
     from .tilefilter import TileFilter, TileScorer, load_tile_filter
     from .tilethreshold import TileThreshold, TileVerdict, choose_threshold, judge_windows
 
 __all__ = [
+    "AnnotationProblem",
     "CropModel",
     "Detections",
     "Detector",
@@ -28,7 +37,10 @@ __all__ = [
     "TileScorer",
     "TileThreshold",
     "TileVerdict",
+    "annotation_frame",
     "available_cores",
+    "boxes_to_map",
+    "check_annotations",
     "choose_threshold",
     "crop_bounds",
     "judge_windows",
@@ -36,13 +48,26 @@ __all__ = [
     "load_crop_model",
     "load_detector",
     "load_tile_filter",
+    "map_to_pixels",
     "model_info",
+    "read_annotations",
 ]
 
 _LAZY = {
     "CropModel": ".cropmodel",
     "available_cores": "._threads",
     "crop_bounds": ".crops",
+    **dict.fromkeys(
+        (
+            "AnnotationProblem",
+            "annotation_frame",
+            "boxes_to_map",
+            "check_annotations",
+            "map_to_pixels",
+            "read_annotations",
+        ),
+        ".data",
+    ),
     **dict.fromkeys(("TileFilter", "TileScorer", "load_tile_filter"), ".tilefilter"),
     **dict.fromkeys(
         ("TileThreshold", "TileVerdict", "choose_threshold", "judge_windows"), ".tilethreshold"

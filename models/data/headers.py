@@ -1,0 +1,122 @@
+"""Images by name: where they are, and what their headers say."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...catalog.errors import RasterError
+
+if TYPE_CHECKING:
+    import rasterio
+    from affine import Affine
+
+# Over a network: no listing of the folder, retries, and no waiting for ever on a stalled server.
+_REMOTE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "5",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "60",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What an image's header says.
+
+    Parameters
+    ----------
+    width, height
+        Size in pixels.
+    transform
+        Pixel to map coordinates; None where the image has no georeferencing.
+    crs
+        ``EPSG:…`` or WKT; None where the image names none.
+    """
+
+    width: int
+    height: int
+    transform: Affine | None
+    crs: str | None
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is a URL or one of GDAL's virtual paths rather than a file."""
+    return "://" in path or path.startswith("/vsi")
+
+
+def image_location(root_dir: str | Path, image_path: str) -> str:
+    """Where an ``image_path`` of an annotation frame is: a path or URL that rasterio opens."""
+    return image_path if is_remote(image_path) else os.path.join(root_dir, image_path)  # noqa: PTH118
+
+
+def shown(path: str) -> str:
+    """`path` for messages: a URL without its query, which may grant access, and without a password."""
+    if not is_remote(path):
+        return path
+    head, found, rest = path.partition("?")[0].partition("://")
+    return f"{head}://{rest.rpartition('@')[2]}" if found else head
+
+
+def open_image(path: str) -> rasterio.DatasetReader:
+    """Open an image with rasterio; the caller closes it.
+
+    Raises
+    ------
+    RasterError
+        If it is missing or not an image.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    if not is_remote(path) and not Path(path).is_file():
+        raise RasterError(f"The image {path} does not exist.")
+    options: dict[str, Any] = _REMOTE if is_remote(path) else {}
+    try:
+        with rasterio.Env(**options), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path)
+    except RasterioError:
+        # GDAL's own words may repeat a signed URL.
+        raise RasterError(f"{shown(path)} can't be opened as an image.") from None
+
+
+def image_header(path: str) -> ImageHeader:
+    """Read an image's header; remembered for as long as a local file is unchanged.
+
+    Raises
+    ------
+    RasterError
+        If it is missing or not an image.
+    """
+    try:
+        stat = Path(path).stat()
+        stamp = (stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        stamp = None
+    return _header(path, stamp)
+
+
+@lru_cache(maxsize=65536)
+def _header(path: str, stamp: tuple[int, int] | None) -> ImageHeader:
+    with open_image(path) as image:
+        located = image.crs is not None or not image.transform.is_identity
+        return ImageHeader(
+            image.width,
+            image.height,
+            image.transform if located else None,
+            crs_text(image.crs),
+        )
+
+
+def crs_text(crs: rasterio.CRS | None) -> str | None:
+    """``EPSG:…`` where the match is certain, else WKT."""
+    if not crs:
+        return None
+    code = crs.to_authority(confidence_threshold=100)
+    return ":".join(code) if code else crs.to_wkt()
