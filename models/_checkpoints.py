@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import ModelError
-from ._weights import read_header, read_tensors
+from ._weights import METADATA_KEY, read_header, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,8 +71,13 @@ def read_state(source: WeightsSource) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def source_metadata(source: WeightsSource) -> dict[str, Any]:
-    """Return the geosweep metadata in a safetensors header; empty for other files."""
-    return {} if source.is_checkpoint else read_header(source.weights).metadata
+    """Return the geosweep metadata of a safetensors file or checkpoint; empty for other files."""
+    if not source.is_checkpoint:
+        return read_header(source.weights).metadata
+    metadata = load_checkpoint(source.weights).get(METADATA_KEY, {})
+    if not isinstance(metadata, dict):
+        raise ModelError(f"{source.name}: its {METADATA_KEY!r} entry is no dict.")
+    return metadata
 
 
 def source_version(source: WeightsSource, architecture: str) -> str:

@@ -6,19 +6,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.resnet import resnet50
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from ..catalog.errors import ModelError
-from ._checkpoints import labels_by_index, load_strictly
+from ._checkpoints import labels_by_index
+from ._netconfig import RetinaNetConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ARCHITECTURE = "retinanet-resnet50-fpn-1"
-"""Raised whenever the same weights would give other boxes."""
 SCORE_THRESHOLD = 0.1
 """DeepForest's, where its config.json gives none."""
 NMS_IOU = 0.05
@@ -27,14 +27,19 @@ _ANCHORS = 9
 
 
 def build_retinanet(
-    num_classes: int, *, score_threshold: float = SCORE_THRESHOLD, nms_iou: float = NMS_IOU
+    config: RetinaNetConfig | int,
+    *,
+    score_threshold: float = SCORE_THRESHOLD,
+    nms_iou: float = NMS_IOU,
 ) -> RetinaNet:
     """Build the network with random weights.
 
-    Every setting that the boxes depend on is torchvision's default, as in DeepForest: ResNet-50
-    with frozen batch norm at eps 1e-5, P3–P7 with P6 and P7 computed from P5, images resized to
-    800 px.
+    With a number of classes instead of a configuration, every setting that the boxes depend on is
+    torchvision's default, as in DeepForest: ResNet-50 with frozen batch norm at eps 1e-5, P3–P7 with
+    P6 and P7 computed from P5, images resized to 800 px.
     """
+    if isinstance(config, int):
+        config = RetinaNetConfig(num_classes=config)
     body = resnet50(weights=None, norm_layer=partial(FrozenBatchNorm2d, eps=1e-5))
     backbone = _resnet_fpn_extractor(
         body,
@@ -42,7 +47,23 @@ def build_retinanet(
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
-    return RetinaNet(backbone, num_classes, score_thresh=score_threshold, nms_thresh=nms_iou)
+    ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
+    return RetinaNet(
+        backbone,
+        config.num_classes,
+        min_size=config.min_size,
+        max_size=config.max_size,
+        anchor_generator=AnchorGenerator(config.anchor_sizes, ratios),
+        score_thresh=score_threshold,
+        nms_thresh=nms_iou,
+        detections_per_img=config.detections_per_image,
+        fg_iou_thresh=config.fg_iou,
+        bg_iou_thresh=config.bg_iou,
+        topk_candidates=config.candidates_per_level,
+    )
+
+
+build = build_retinanet
 
 
 def retinanet_labels(extra: dict[str, Any], name: str) -> tuple[str, ...]:
@@ -60,30 +81,25 @@ def retinanet_thresholds(extra: dict[str, Any]) -> tuple[float, float]:
     )
 
 
-def load_retinanet(
-    state: dict[str, Tensor], labels: tuple[str, ...], name: str, *, score: float, nms: float
-) -> RetinaNet:
-    """Build the network and load weights that must fit exactly.
+def published_config(
+    state: dict[str, Tensor], labels: tuple[str, ...], name: str
+) -> RetinaNetConfig:
+    """Return the shape of a network of DeepForest's layout, whose file does not tell it.
 
     Parameters
     ----------
     state
-        Tensors by name, with or without the ``model.`` prefix; names from before torchvision 0.13
-        are taken too (torchvision renames them itself).
+        Its tensors, without the ``model.`` prefix.
     labels
         As many as the weights have classes.
     name
         For error messages.
-    score, nms
-        Score threshold and NMS IoU.
 
     Raises
     ------
     ModelError
-        If keys, shapes or the number of classes don't fit.
+        If there are more or fewer.
     """
-    if any(key.startswith("model.") for key in state):
-        state = {key.removeprefix("model."): value for key, value in state.items()}
     logits = state.get("head.classification_head.cls_logits.bias")
     classes = len(labels) if logits is None else len(logits) // _ANCHORS
     if classes != len(labels):
@@ -91,6 +107,4 @@ def load_retinanet(
             f"{name}: the weights have {classes} class(es), but label_dict names {len(labels)} "
             f"({', '.join(labels[:5])}); make label_dict in config.json fit."
         )
-    network = build_retinanet(classes, score_threshold=score, nms_iou=nms)
-    load_strictly(network, state, name)
-    return network
+    return RetinaNetConfig(num_classes=classes)

@@ -1,4 +1,4 @@
-"""The light single-shot detector: torchvision's RetinaNet on EfficientNet-Lite0.
+"""The light single-shot detector: torchvision's RetinaNet on a backbone such as EfficientNet-Lite0.
 
 Lin et al., *Focal Loss for Dense Object Detection*, 2017 (https://arxiv.org/abs/1708.02002).
 Anchors, matching, box coding and per-class NMS are torchvision's; backbone, pyramid and head are
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,77 +18,23 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, generalized_box_iou_loss, sigmoid_focal_loss
 
-from ._efficientnet import MEAN, STD, EfficientNetLite0, conv_bn
+from ._architectures import SINGLESHOT
+from ._backbones import build_backbone, normalization
+from ._efficientnet import conv_bn
+from ._netconfig import SingleShotConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
-ARCHITECTURE = "singleshot-1"
-"""Raised whenever the same weights would give other boxes."""
-
-
-@dataclass(frozen=True)
-class SingleShotConfig:
-    """Everything that shapes the network; stored beside its weights.
-
-    Parameters
-    ----------
-    num_classes
-        Object classes; there is no background class.
-    channels
-        Width of the pyramid and of the head.
-    strides
-        Strides of the levels that carry anchors (the pyramid's context always starts at 32).
-    anchor_sizes
-        For each level, the sides of its anchors in pixels; as many for each level.
-    aspect_ratios
-        Height / width of the anchors.
-    head_convs
-        3×3 convolutions in front of each of the two outputs.
-    fg_iou, bg_iou
-        An anchor is positive from `fg_iou` on, negative below `bg_iou`, ignored between.
-    focal_alpha, focal_gamma
-        Of the focal loss.
-    detections_per_image, candidates_per_level
-        Caps after and before NMS, high enough for a dense canopy.
-    """
-
-    num_classes: int = 1
-    channels: int = 96
-    strides: tuple[int, ...] = (8, 16)
-    anchor_sizes: tuple[tuple[int, ...], ...] = ((14, 20, 28, 40), (52, 72, 100, 140))
-    aspect_ratios: tuple[float, ...] = (1.0,)
-    head_convs: int = 2
-    fg_iou: float = 0.5
-    bg_iou: float = 0.4
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
-    detections_per_image: int = 2000
-    candidates_per_level: int = 4000
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SingleShotConfig:
-        """Read what `to_dict` wrote (JSON turns tuples into lists)."""
-        tuples = {k: _tuple(v) for k, v in values.items()}
-        return cls(**tuples)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return asdict(self)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(v) for v in value) if isinstance(value, list | tuple) else value
+ARCHITECTURE = SINGLESHOT
 
 
 class _Pyramid(nn.Module):
-    """EfficientNet-Lite0 under a feature pyramid; returns the levels in `strides` only."""
+    """A backbone under a feature pyramid; returns the levels in `strides` only."""
 
-    def __init__(self, channels: int, strides: tuple[int, ...]) -> None:
+    def __init__(self, backbone: str, channels: int, strides: tuple[int, ...]) -> None:
         super().__init__()
-        self.body = EfficientNetLite0(tuple(sorted({*strides, 32})))
+        self.body = build_backbone(backbone, tuple({*strides, 32}))
         self.fpn = FeaturePyramidNetwork(
             self.body.channels, channels, norm_layer=lambda c: nn.BatchNorm2d(c, eps=1e-3)
         )
@@ -205,11 +150,12 @@ def build_singleshot(
     """
     ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
     anchors = AnchorGenerator(config.anchor_sizes, ratios)
+    mean, std = normalization(config.backbone)
     return RetinaNet(
-        _Pyramid(config.channels, config.strides),
+        _Pyramid(config.backbone, config.channels, config.strides),
         config.num_classes,
-        image_mean=list(MEAN),
-        image_std=list(STD),
+        image_mean=list(mean),
+        image_std=list(std),
         anchor_generator=anchors,
         head=_Head(config, anchors.num_anchors_per_location()[0]),
         proposal_matcher=Matcher(config.fg_iou, config.bg_iou, allow_low_quality_matches=True),
@@ -219,3 +165,6 @@ def build_singleshot(
         topk_candidates=config.candidates_per_level,
         _skip_resize=True,
     )
+
+
+build = build_singleshot

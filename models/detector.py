@@ -82,9 +82,11 @@ class TorchDetector:
         layout = torch.channels_last if channels_last else torch.preserve_format
         network.to(place, memory_format=layout)  # type: ignore[call-overload]
         self.network = network.eval()
-        if self._autocast is not None and isinstance(getattr(network, "head", None), nn.Module):
+        if self._autocast is not None:
             # Box offsets decoded in bf16 would be off by pixels.
-            network.head.register_forward_hook(_to_float)  # type: ignore[union-attr]
+            for name, module in network.named_modules():
+                if name in ("head", "rpn.head", "roi_heads.box_predictor"):
+                    module.register_forward_hook(_to_float)
         _log.info("%s runs on %s", self.name, describe_device(place, self._threads))
 
     def detect(
@@ -102,13 +104,7 @@ class TorchDetector:
     def with_thresholds(self, score: float | None, nms: float | None) -> TorchDetector:
         """Return a copy that shares the weights and has other thresholds (None keeps one)."""
         twin = copy.copy(self)
-        # A shallow copy of the module: the layers are the same, its plain attributes its own.
-        network: Any = copy.copy(self.network)
-        if score is not None:
-            network.score_thresh = score
-        if nms is not None:
-            network.nms_thresh = nms
-        twin.network = network
+        twin.network = set_limits(self.network, score=score, nms=nms)
         return twin
 
     def _forward(self, images: list[torch.Tensor]) -> list[Detections]:
@@ -207,6 +203,35 @@ def as_batch(images: Any, place: torch.device) -> torch.Tensor:
     )
 
 
+def set_limits(
+    network: nn.Module,
+    *,
+    score: float | None = None,
+    nms: float | None = None,
+    detections: int | None = None,
+) -> nn.Module:
+    """Return a copy that shares the weights and has other limits; None keeps one.
+
+    Parameters
+    ----------
+    network
+        Of torchvision's kind: RetinaNet keeps its limits itself, Faster R-CNN in its second stage.
+    score, nms, detections
+        Score threshold, NMS IoU and most boxes per image.
+    """
+    # A shallow copy of a module: the layers are the same, its plain attributes its own.
+    twin = holder = copy.copy(network)
+    if "roi_heads" in network._modules:
+        holder = copy.copy(network._modules["roi_heads"])
+        assert holder is not None
+        twin._modules = {**network._modules, "roi_heads": holder}
+    limits = {"score_thresh": score, "nms_thresh": nms, "detections_per_img": detections}
+    for name, value in limits.items():
+        if value is not None:
+            setattr(holder, name, value)
+    return twin
+
+
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """Fold each batch norm that follows a convolution in a Sequential into it, in place.
 
@@ -236,8 +261,16 @@ def _autocast_dtype(precision: str, place: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bf16" else torch.float16
 
 
-def _to_float(_module: nn.Module, _inputs: Any, output: dict[str, torch.Tensor]) -> Any:
-    return {name: value.float() for name, value in output.items()}
+def _to_float(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    return _as_float(output)
+
+
+def _as_float(output: Any) -> Any:
+    if isinstance(output, dict):
+        return {name: _as_float(value) for name, value in output.items()}
+    if isinstance(output, list | tuple):
+        return type(output)(_as_float(value) for value in output)
+    return output.float()
 
 
 def _detections(output: dict[str, torch.Tensor]) -> Detections:
