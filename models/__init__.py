@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         map_to_pixels,
         read_annotations,
     )
+    from .evaluation import Evaluation, evaluate
     from .tilefilter import TileFilter, TileScorer, load_tile_filter
     from .tilethreshold import TileThreshold, TileVerdict, choose_threshold, judge_windows
 
@@ -32,6 +33,7 @@ __all__ = [
     "CropModel",
     "Detections",
     "Detector",
+    "Evaluation",
     "ModelInfo",
     "TileFilter",
     "TileScorer",
@@ -43,6 +45,7 @@ __all__ = [
     "check_annotations",
     "choose_threshold",
     "crop_bounds",
+    "evaluate",
     "judge_windows",
     "list_models",
     "load_crop_model",
@@ -68,6 +71,7 @@ _LAZY = {
         ),
         ".data",
     ),
+    **dict.fromkeys(("Evaluation", "evaluate"), ".evaluation"),
     **dict.fromkeys(("TileFilter", "TileScorer", "load_tile_filter"), ".tilefilter"),
     **dict.fromkeys(
         ("TileThreshold", "TileVerdict", "choose_threshold", "judge_windows"), ".tilethreshold"

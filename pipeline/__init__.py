@@ -23,6 +23,7 @@ from ..catalog.errors import (
 if TYPE_CHECKING:
     from .job import Job
     from .map import write_map
+    from .outputs import read_output
     from .planner import PlanSummary, plan
     from .predict import predict_image, predict_tile
     from .quicklook import write_quicklook
@@ -39,6 +40,7 @@ _HOMES = {
     "plan": ".planner",
     "predict_image": ".predict",
     "predict_tile": ".predict",
+    "read_output": ".outputs",
     "run": ".runner",
     "write_map": ".map",
     "write_quicklook": ".quicklook",
@@ -61,6 +63,7 @@ __all__ = [
     "plan",
     "predict_image",
     "predict_tile",
+    "read_output",
     "run",
     "write_map",
     "write_quicklook",

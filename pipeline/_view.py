@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import shapely
 import shapely.affinity
 from pyproj import CRS, Transformer
 
-from ..catalog import Records, open_storage, read_collection
-from ..catalog.errors import OutputError
+from ..catalog import Records
 from ..catalog.hrefs import public_href
 from ._imagery import Preview, read_preview
+from .outputs import open_output, read_rows
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from ..catalog import SceneRecord, Storage
+    from ..catalog import SceneRecord
 
 _MERCATOR = "EPSG:3857"
 
@@ -119,7 +117,7 @@ def read_view(output: str | Path, *, max_detections: int) -> View:
     OutputError
         If `output` is no output of geosweep, or a recorded data file can't be read.
     """
-    storage, collection = _open(output)
+    storage, collection = open_output(output)
     job = collection.get("geosweep:job") or {}
     records = sorted(Records(storage).all(), key=lambda record: record.scene.id)
     scenes = [_scene_view(record) for record in records]
@@ -132,7 +130,7 @@ def read_view(output: str | Path, *, max_detections: int) -> View:
         _lay_side_by_side(scenes, records)
     for scene, record in zip(scenes, records, strict=True):
         if record.data is not None:
-            gatherer.add(_read_frame(storage, record.data), scene)
+            gatherer.add(read_rows(storage, record.data, _looked_at), scene)
     source = job.get("source") or {}
     view = View(
         name=str(collection.get("id") or job.get("name") or "geosweep"),
@@ -154,19 +152,8 @@ def read_view(output: str | Path, *, max_detections: int) -> View:
     return view
 
 
-def _open(output: str | Path) -> tuple[Storage, dict[str, Any]]:
-    """Open an output that is there already; looking at it must not create a folder."""
-    name = str(output)
-    remedy = "give the folder that geosweep run or detect wrote"
-    if "://" not in name and not Path(name).is_dir():
-        raise OutputError(f"There is no folder {name}; {remedy}.")
-    storage = open_storage(output)
-    collection = read_collection(storage)
-    if collection is None:
-        raise OutputError(
-            f"{public_href(name)} has no collection.json, so it is no output of geosweep; {remedy}."
-        )
-    return storage, collection
+def _looked_at(column: str) -> bool:
+    return not column.endswith("_scores")
 
 
 def _scene_view(record: SceneRecord) -> SceneView:
@@ -211,21 +198,6 @@ def _lay_side_by_side(scenes: list[SceneView], records: list[SceneRecord]) -> No
         dx, dy = scene.shift
         scene.outline = shapely.box(dx, dy - height, dx + width, dy)
         place += 1
-
-
-def _read_frame(storage: Storage, key: str) -> gpd.GeoDataFrame:
-    """Read a data file without the columns that nobody looks at."""
-    path = storage.local_path(key)
-    try:
-        file: Any = path if path is not None else io.BytesIO(storage.get(key))
-        names = pq.read_schema(file).names
-        wanted = [n for n in names if n != "bbox" and not n.endswith("_scores")]
-        return gpd.read_parquet(file, columns=wanted)
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"The data file {key}, which an item points to, can't be read; run the job again with "
-            "--overwrite."
-        ) from error
 
 
 class _Gatherer:
