@@ -18,11 +18,23 @@ if TYPE_CHECKING:
     from .crops import crop_bounds
     from .data import (
         AnnotationProblem,
+        Augment,
+        AugmentConfig,
+        CropDataset,
+        CropFolder,
+        DataConfig,
+        DetectionDataModule,
+        RandomCropDataset,
+        WindowConfig,
+        WindowDataset,
         annotation_frame,
         boxes_to_map,
         check_annotations,
         map_to_pixels,
         read_annotations,
+        show_batch,
+        split_annotations,
+        write_crops,
     )
     from .evaluation import Evaluation, evaluate
     from .tilefilter import TileFilter, TileScorer, load_tile_filter
@@ -30,15 +42,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnnotationProblem",
+    "Augment",
+    "AugmentConfig",
+    "CropDataset",
+    "CropFolder",
     "CropModel",
+    "DataConfig",
+    "DetectionDataModule",
     "Detections",
     "Detector",
     "Evaluation",
     "ModelInfo",
+    "RandomCropDataset",
     "TileFilter",
     "TileScorer",
     "TileThreshold",
     "TileVerdict",
+    "WindowConfig",
+    "WindowDataset",
     "annotation_frame",
     "available_cores",
     "boxes_to_map",
@@ -54,6 +75,9 @@ __all__ = [
     "map_to_pixels",
     "model_info",
     "read_annotations",
+    "show_batch",
+    "split_annotations",
+    "write_crops",
 ]
 
 _LAZY = {
@@ -63,11 +87,23 @@ _LAZY = {
     **dict.fromkeys(
         (
             "AnnotationProblem",
+            "Augment",
+            "AugmentConfig",
+            "CropDataset",
+            "CropFolder",
+            "DataConfig",
+            "DetectionDataModule",
+            "RandomCropDataset",
+            "WindowConfig",
+            "WindowDataset",
             "annotation_frame",
             "boxes_to_map",
             "check_annotations",
             "map_to_pixels",
             "read_annotations",
+            "show_batch",
+            "split_annotations",
+            "write_crops",
         ),
         ".data",
     ),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from ..catalog.errors import ModelError
 from ._checkpoints import labels_by_index, load_strictly, read_state, source_metadata
-from ._cropnet import guess_resnet
+from ._cropnet import REVISION, guess_resnet
 from ._sources import FactorySource, WeightsSource, find_source
+from ._weights import FORMAT, METADATA_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from .cropmodel import CropModel
 
 _Model = TypeVar("_Model", bound="CropModel")
-_SETTINGS = ("resize", "normalize", "resize_interpolation", "expand", "lr")
+_SETTINGS = ("resize", "normalize", "resize_interpolation", "expand", "bands", "num_bands", "lr")
 
 
 def settle_classes(
@@ -43,6 +46,25 @@ def settle_classes(
     return len(labels), {name: i for i, name in enumerate(labels)}
 
 
+def check_normalize(
+    normalize: Sequence[Sequence[float]], num_bands: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation, one number for each channel.
+
+    Raises
+    ------
+    ModelError
+        If they are not that.
+    """
+    mean, std = (tuple(float(value) for value in part) for part in normalize)
+    if {len(mean), len(std)} != {num_bands} or min(std) <= 0:
+        raise ModelError(
+            f"normalize is {mean}, {std}: give {num_bands} means and {num_bands} standard deviations "
+            "above 0, one for each channel of the network's input."
+        )
+    return mean, std
+
+
 def load(
     cls: type[_Model], spec: str | Path, model: nn.Module | None, settings: dict[str, Any]
 ) -> _Model:
@@ -64,22 +86,48 @@ def load_source(
     own = crop_settings(source, extra)
     state = {key.removeprefix("model."): value for key, value in state.items()}
     architecture = own.get("architecture") or guess_resnet(state)
-    if model is None and architecture in (None, "custom"):
-        raise ModelError(
-            f"{source.name}: the network is not one that can be built by name; "
-            "give it as CropModel.load_from_checkpoint(path, model=network)."
-        )
-    label_dict = own.get("label_dict")
+    settings = dict(settings or {})
+    label_dict = settings.pop("label_dict", own.get("label_dict"))
     labels_by_index(label_dict, source.name)
-    arguments = {k: own[k] for k in _SETTINGS if own.get(k) is not None}
-    arguments.update(settings or {})
+    _check_own_code(cls, source.name, own, architecture, model, settings)
+    arguments = {k: own[k] for k in _SETTINGS if own.get(k) is not None} | settings
     crop_model = cls(
-        label_dict=label_dict, model=architecture if model is None else model, **arguments
+        label_dict=label_dict,
+        model=model or (None if architecture == "custom" else architecture),
+        **arguments,
     )
     assert crop_model.model is not None
     load_strictly(crop_model.model, state, source.name)
     crop_model.name = source.name
     return crop_model.eval()
+
+
+def _check_own_code(
+    cls: type[CropModel],
+    name: str,
+    own: dict[str, Any],
+    architecture: str | None,
+    model: nn.Module | None,
+    settings: dict[str, Any],
+) -> None:
+    """Refuse to guess what a file can't hold: a network or a transform of the user's own code."""
+    from .cropmodel import CropModel
+
+    creates = cls.create_model is not CropModel.create_model
+    if model is None and architecture in (None, "custom") and not creates:
+        raise ModelError(
+            f"{name}: the network is not one that can be built by name; "
+            "give it as CropModel.load_from_checkpoint(path, model=network)."
+        )
+    transforms = (
+        cls.get_transform is not CropModel.get_transform or cls.normalize is not CropModel.normalize
+    )
+    if own.get("own_transform") and not transforms and settings.get("crop_transform") is None:
+        raise ModelError(
+            f"{name}: was trained with a transform of its own, which the file can't hold: give it as "
+            "CropModel.from_pretrained(path, crop_transform=function), load it by the class that has "
+            "it, or name a package.module:factory that does either."
+        )
 
 
 def crop_settings(source: WeightsSource, extra: dict[str, Any]) -> dict[str, Any]:
@@ -99,20 +147,32 @@ def crop_settings(source: WeightsSource, extra: dict[str, Any]) -> dict[str, Any
     return found
 
 
-def save(crop_model: CropModel, folder: Path) -> Path:
+def save(crop_model: CropModel, folder: Path, particulars: dict[str, Any]) -> Path:
     """Write ``model.safetensors`` (fp32, keys with ``model.``) and ``config.json``."""
     from safetensors.torch import save_file
 
     if crop_model.model is None:
         raise ModelError("CropModel has no network yet: nothing to save.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{folder}: can't be made a folder ({error.strerror}).") from error
     tensors = {
-        f"model.{name}": value.detach().cpu().contiguous()
+        f"model.{name}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in crop_model.model.state_dict().items()
     }
-    save_file(tensors, str(folder / "model.safetensors"))
     settings = crop_model.settings()
+    metadata = {
+        "format": FORMAT,
+        "kind": "cropmodel",
+        "architecture": REVISION,
+        "config": settings,
+        "labels": list(crop_model.labels),
+        **particulars,
+    }
+    text = json.dumps(metadata, sort_keys=True)
+    save_file(tensors, str(folder / "model.safetensors"), {METADATA_KEY: text, "format": "pt"})
     theirs = {k: settings[k] for k in ("label_dict", "resize", "resize_interpolation", "expand")}
     config = {"cropmodel": {**theirs, "lr": settings["lr"]}, "geosweep": settings}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder

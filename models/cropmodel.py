@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from lightning import LightningModule
 from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
 
 from ..catalog.errors import ModelError
 from . import _cropfiles
-from ._cropnet import REVISION, build_classifier
+from ._cropfit import BALANCES, TrainableCropModel
+from ._cropimages import CropsOfImages
+from ._cropnet import REVISION, build_classifier, default_normalize
+from ._croptransform import augmented, check_augment, standard_transform
 from ._threads import cpu_threads, map_in_threads
 
 if TYPE_CHECKING:
@@ -24,36 +26,58 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from .info import ModelInfo
+    from ._croptransform import Augment, CropPixels, CropTransform
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of ImageNet, per channel."""
 _GPU_BATCH = 256
 
 
-class CropModel(LightningModule):
+class CropModel(CropsOfImages, TrainableCropModel):
     """A classifier of image crops.
+
+    To change what it does, pass arguments, or override `create_model`, `normalize`,
+    `get_transform`, `training_step`, `validation_step` or `configure_optimizers` in a subclass.
 
     Parameters
     ----------
     num_classes
-        Number of classes; may be left out where `label_dict` tells.
+        Number of classes; may be left out where `label_dict` or the training data tell.
     label_dict
         Label names to indices 0, 1, 2 …, such as ``{"Alive": 0, "Dead": 1}``.
     model
-        The network: a module from (B, 3, H, W) to (B, num_classes) logits, or the name of one that
-        can be built (``resnet18`` … ``resnet152``, ``efficientnet-lite0``). ResNet-50 if None, with
-        random weights: nothing is fetched.
+        The network: a module from (B, num_bands, H, W) to (B, num_classes) logits, or the name of
+        one that can be built (``resnet18`` … ``resnet152``, ``efficientnet-lite0``,
+        ``efficientnet-lite0-stride16``). ResNet-50 if None.
+    pretrained
+        ``imagenet`` to start a network built by name from ImageNet's weights: EfficientNet's come
+        with a package, the ResNets' are fetched. None: random weights, and nothing is fetched.
     resize
         Height and width of the network's input.
     normalize
-        Mean and standard deviation per channel, of pixels in 0–1.
+        Mean and standard deviation per channel, of pixels in 0–1; None for what the network is used
+        to (ImageNet's for three channels, 0.5 and 0.25 for others).
     resize_interpolation
         ``bilinear`` or ``nearest``.
     expand
         Pixels of context around each box.
+    bands
+        Which bands of a raster a crop has, by 1-based numbers or names; None for the three that the
+        detector sees.
+    num_bands
+        Channels of the network's input: as many as `bands` if None; another number needs a
+        `crop_transform` that makes them.
+    crop_transform
+        Replaces `get_transform`: from a crop's pixels (h, w, bands) to float32 (num_bands, H, W).
+    augment
+        Follows the transform in training: ``flip`` (a random horizontal flip, as DeepForest),
+        ``turns`` (one of the eight symmetries), ``none``, or a function from the network's input
+        (num_bands, H, W) to another.
+    balance
+        What to do about rare classes in training: ``none``; ``sample``, to draw each class equally
+        often; ``weight``, to weigh the loss by the inverse of the class's share.
     lr
         Learning rate of Adam.
+    batch_size, num_workers
+        Crops in a batch, and processes that read ahead, in training.
 
     Attributes
     ----------
@@ -74,37 +98,101 @@ class CropModel(LightningModule):
         *,
         label_dict: Mapping[str, int] | None = None,
         model: nn.Module | str | None = None,
+        pretrained: str | None = None,
         resize: Sequence[int] = (224, 224),
-        normalize: tuple[Sequence[float], Sequence[float]] = IMAGENET,
+        normalize: Sequence[Sequence[float]] | None = None,
         resize_interpolation: str = "bilinear",
         expand: int = 0,
+        bands: Sequence[int | str] | None = None,
+        num_bands: int | None = None,
+        crop_transform: CropTransform | None = None,
+        augment: Augment = "flip",
+        balance: str = "none",
         lr: float = 1e-4,
+        batch_size: int = 32,
+        num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.num_classes, self.label_dict = _cropfiles.settle_classes(num_classes, label_dict)
+        self._named = label_dict is not None
+        self.bands = None if bands is None else tuple(bands)
+        self.num_bands = self.crop_bands if num_bands is None else int(num_bands)
         self.architecture = "custom" if isinstance(model, nn.Module) else model or "resnet50"
-        self.model = model if isinstance(model, nn.Module) else self._build()
+        self.mean, self.std = _cropfiles.check_normalize(
+            default_normalize(self.architecture, self.num_bands)
+            if normalize is None
+            else normalize,
+            self.num_bands,
+        )
         if len(resize) != 2 or min(resize) < 1:
             raise ModelError(f"resize is {resize}: give height and width in pixels.")
         if expand < 0:
             raise ModelError(f"expand is {expand}: give 0 or more pixels of context.")
-        if resize_interpolation not in ("bilinear", "nearest"):
-            raise ModelError(
-                f"resize_interpolation is {resize_interpolation!r}: give bilinear or nearest."
-            )
+        for key, value, choices in (
+            ("resize_interpolation", resize_interpolation, ("bilinear", "nearest")),
+            ("balance", balance, BALANCES),
+            ("pretrained", pretrained, (None, "imagenet")),
+        ):
+            if value not in choices:
+                raise ModelError(f"{key} is {value!r}: give {' or '.join(map(str, choices))}.")
         self.resize = (int(resize[0]), int(resize[1]))
-        self.mean, self.std = tuple(normalize[0]), tuple(normalize[1])
         self.resize_interpolation = resize_interpolation
         self.expand = int(expand)
+        # In a tuple: a transform that is an nn.Module is no part of the network.
+        self._transforms = (crop_transform, check_augment(augment))
+        self.pretrained, self.balance = pretrained, balance
+        self.lr, self.batch_size, self.num_workers = lr, batch_size, num_workers
         self.threads: int | None = None
-        self.lr = lr
-        self.info: ModelInfo | None = None
+        self.info = None
+        self.model = model if isinstance(model, nn.Module) else None
+        self.build()
 
-    def _build(self) -> nn.Module | None:
-        """Build the named network; None while the number of classes is not known."""
-        if self.num_classes is None:
-            return None
-        return build_classifier(self.architecture, self.num_classes)
+    # --- what a subclass may replace --------------------------------------------------------------
+
+    def create_model(self, num_classes: int) -> nn.Module:
+        """Return a network from (B, num_bands, H, W) to (B, num_classes) logits.
+
+        Called when the number of classes is known, unless a network was given as `model`.
+        """
+        imagenet = self.pretrained == "imagenet"
+        return build_classifier(self.architecture, num_classes, self.num_bands, imagenet=imagenet)
+
+    def normalize(self) -> Callable[[Tensor], Tensor]:
+        """Return what normalises pixels in 0–1, float32 (num_bands, h, w)."""
+        return transforms.Normalize(self.mean, self.std)
+
+    def get_transform(self, augment: bool = False) -> CropTransform:
+        """Return what turns a crop into the network's input.
+
+        Parameters
+        ----------
+        augment
+            Let the model's augmentation follow.
+
+        Returns
+        -------
+        callable
+            From a crop (h, w, bands) to float32 (num_bands, H, W): to 0–1, normalise, then resize
+            with anti-aliasing, in DeepForest's order. Crops are uint8, where 255 becomes 1; or
+            float32, as they are for rasters of floats that nobody rescaled (heights, reflectances),
+            which go to `normalize` as they are.
+        """
+        own, augmentation = self._transforms
+        transform = own or standard_transform(
+            self.normalize(), self.resize, self.resize_interpolation
+        )
+        return augmented(transform, augmentation) if augment else transform
+
+    # --- what it is -------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Create the network, if there is none yet and the number of classes is known."""
+        if self.model is None and self.num_classes is not None:
+            self.model = self.create_model(self.num_classes)
+            if not isinstance(self.model, nn.Module):
+                raise ModelError(
+                    f"{type(self).__name__}.create_model gives {self.model!r}: return the network."
+                )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -112,8 +200,31 @@ class CropModel(LightningModule):
         return tuple(sorted(self.label_dict, key=self.label_dict.__getitem__))
 
     @property
+    def numeric_to_label_dict(self) -> dict[int, str]:
+        """Indices to label names."""
+        return dict(enumerate(self.labels))
+
+    @property
+    def own_transform(self) -> bool:
+        """Whether the transform is more than the settings tell: an argument or an override."""
+        kind = type(self)
+        return (
+            self._transforms[0] is not None
+            or kind.get_transform is not CropModel.get_transform
+            or kind.normalize is not CropModel.normalize
+        )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the network's input."""
+        if not self.own_transform:
+            return (self.num_bands, *self.resize)
+        shape = self.get_transform()(np.zeros((16, 16, self.crop_bands), np.uint8)).shape
+        return (shape[0], shape[1], shape[2])
+
+    @property
     def version(self) -> str:
-        """Changes whenever the predictions may (16 hex digits)."""
+        """Changes whenever the predictions may (16 hex digits); blind to a transform of one's own."""
         if self.info is not None:
             return self.info.version
         digest = hashlib.sha256(f"{REVISION} {self.settings()}".encode())
@@ -128,7 +239,7 @@ class CropModel(LightningModule):
         return str(self.device)
 
     def settings(self) -> dict[str, Any]:
-        """Return everything but the weights, JSON-ready."""
+        """Return everything but the weights that predictions depend on, JSON-ready."""
         return {
             "architecture": self.architecture,
             "label_dict": self.label_dict,
@@ -136,40 +247,19 @@ class CropModel(LightningModule):
             "normalize": [list(self.mean), list(self.std)],
             "resize_interpolation": self.resize_interpolation,
             "expand": self.expand,
+            "bands": None if self.bands is None else list(self.bands),
+            "num_bands": self.num_bands,
+            "own_transform": self.own_transform,
             "lr": self.lr,
         }
 
     # --- pixels to probabilities ------------------------------------------------------------------
 
-    def get_transform(self, augment: bool = False) -> Callable[[NDArray[np.uint8]], Tensor]:
-        """Return what turns a crop into the network's input.
-
-        Parameters
-        ----------
-        augment
-            Add a random horizontal flip.
-
-        Returns
-        -------
-        callable
-            From uint8 (h, w, 3) to float32 (3, H, W): to 0–1, normalise, then resize with
-            anti-aliasing, in DeepForest's order.
-        """
-        mode = transforms.InterpolationMode(self.resize_interpolation)
-        steps: list[Any] = [
-            transforms.ToTensor(),
-            transforms.Normalize(self.mean, self.std),
-            transforms.Resize(list(self.resize), interpolation=mode),
-        ]
-        if augment:
-            steps.append(transforms.RandomHorizontalFlip(0.5))
-        return transforms.Compose(steps)
-
-    def prepare(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Transform uint8 crops (h, w, 3) of any sizes into one float32 (N, 3, H, W) array."""
+    def prepare(self, crops: Sequence[CropPixels]) -> NDArray[np.float32]:
+        """Transform crops (h, w, bands) of any sizes into one float32 (N, num_bands, H, W) array."""
         if len(crops) == 0:
-            return np.zeros((0, 3, *self.resize), np.float32)
-        transform = self.get_transform(augment=False)
+            return np.zeros((0, *self.input_shape), np.float32)
+        transform = self.get_transform()
         return np.stack([np.asarray(transform(crop), np.float32) for crop in crops])
 
     def classify(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -178,7 +268,7 @@ class CropModel(LightningModule):
         Parameters
         ----------
         batch
-            float32 (N, 3, H, W) from `prepare`; N may be 0.
+            float32 (N, num_bands, H, W) from `prepare`; N may be 0.
 
         Returns
         -------
@@ -208,35 +298,16 @@ class CropModel(LightningModule):
         self.train(was_training)
         return np.concatenate(parts)
 
-    # --- training ---------------------------------------------------------------------------------
-
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to (B, num_classes) logits."""
+        """Map (B, num_bands, H, W) to (B, num_classes) logits."""
         return self._network()(x)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the cross-entropy of one batch of crops and class indices."""
-        crops, classes = batch
-        loss = F.cross_entropy(self(crops), classes)
-        self.log("train_loss", loss)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Log ``val_loss`` and ``val_accuracy``."""
-        crops, classes = batch
-        logits = self(crops)
-        loss = F.cross_entropy(logits, classes)
-        self.log("val_loss", loss, prog_bar=True)
-        self.log("val_accuracy", (logits.argmax(1) == classes).float().mean(), prog_bar=True)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam at `lr`."""
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
-    def on_fit_start(self) -> None:
-        """Forget the version of the file that the weights came from."""
-        self.info = None
+    def _network(self) -> nn.Module:
+        if self.model is None:
+            raise ModelError(
+                "CropModel has no network yet: give num_classes or label_dict, or training data."
+            )
+        return self.model
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -248,7 +319,7 @@ class CropModel(LightningModule):
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, *, model: nn.Module | None = None, **settings: Any
-    ) -> CropModel:
+    ) -> Self:
         """Load a checkpoint of Lightning's trainer, as plain tensors only.
 
         Parameters
@@ -258,7 +329,8 @@ class CropModel(LightningModule):
         model
             The network, if it was not built by name.
         **settings
-            Replace what the checkpoint says (`resize`, `expand` …).
+            Replace what the checkpoint says (`resize`, `expand`, `label_dict` …), or add what it
+            can't hold (`crop_transform`).
 
         Raises
         ------
@@ -267,18 +339,36 @@ class CropModel(LightningModule):
         """
         return _cropfiles.load(cls, checkpoint_path, model, settings)
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``model.safetensors`` and ``config.json`` in DeepForest's layout."""
-        return _cropfiles.save(self, Path(folder))
+    def save_pretrained(
+        self, folder: str | Path, *, particulars: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write ``model.safetensors`` and ``config.json`` in DeepForest's layout.
+
+        Parameters
+        ----------
+        folder
+            Where to; made if it is not there.
+        particulars
+            For `model_info`: any of `description`, `licence`, `gsd`, `metrics`, `training_data`.
+        """
+        return _cropfiles.save(self, Path(folder), dict(particulars or {}))
 
     @classmethod
     def from_pretrained(
         cls, source: str | Path, *, model: nn.Module | None = None, **settings: Any
-    ) -> CropModel:
-        """Load what `save_pretrained` or DeepForest wrote: folder, file or ``hf:owner/repo``."""
-        return _cropfiles.load(cls, source, model, settings)
+    ) -> Self:
+        """Load what `save_pretrained` or DeepForest wrote: folder, file or ``hf:owner/repo``.
 
-    def _network(self) -> nn.Module:
-        if self.model is None:
-            raise ModelError("CropModel has no network yet: give num_classes or label_dict.")
-        return self.model
+        Parameters
+        ----------
+        source
+            What `load_crop_model` takes.
+        model, **settings
+            As for `load_from_checkpoint`.
+
+        Raises
+        ------
+        ModelError
+            If there is no such model or it does not fit.
+        """
+        return _cropfiles.load(cls, source, model, settings)

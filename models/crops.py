@@ -53,3 +53,14 @@ def crop_bounds(box: ArrayLike, expand: float, width: int, height: int) -> NDArr
     start = np.clip(start, 0, size - 1)
     stop = np.clip(stop, start + 1, size)
     return np.concatenate([start, stop], axis=1).reshape(shape)
+
+
+def detection_bounds(boxes: ArrayLike, expand: float, width: int, height: int) -> NDArray[np.int64]:
+    """Compute where the crops of detections and of training boxes are cut.
+
+    `crop_bounds` of boxes whose corners are cut to whole pixels first, as DeepForest's are by then.
+    The pipeline, `predict` and `write_crops` all cut here.
+
+    Parameters and errors are those of `crop_bounds`.
+    """
+    return crop_bounds(np.trunc(np.asarray(boxes, np.float64)), expand, width, height)

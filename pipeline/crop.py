@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..models.crops import crop_bounds
+from ..models.crops import detection_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,7 @@ def cut_crops(
     list of uint8 arrays
         (h, w, 3) each, of any size.
     """
-    # Whole pixels, as DeepForest cuts them (its boxes are integers by then).
-    bounds = crop_bounds(np.trunc(found.boxes), expand, grid.width, grid.height)
+    bounds = detection_bounds(found.boxes, expand, grid.width, grid.height)
     slot_of = {index: slot for slot, index in enumerate(batch.index.tolist())}
     corners = grid.offsets(found.window)
     crops: list[NDArray[np.uint8]] = []
