@@ -8,78 +8,45 @@ window is seen.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ..catalog.errors import ModelError
-from ._efficientnet import LEVELS, MEAN, STD, EfficientNetLite0
+from ..catalog.strict import Block
+from ._efficientnet import MEAN, STD, EfficientNetLite0
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
 ARCHITECTURE = "tilefilter-1"
 """Raised whenever the same weights would give other scores."""
 
 
-@dataclass(frozen=True)
-class TileNetConfig:
+class TileNetConfig(Block):
     """Everything that shapes the network; stored beside its weights.
 
-    Parameters
+    Attributes
     ----------
     reduce
-        Pixels (along each side) that are averaged into one before the network looks: 1, 2 or 4 …
-        The smallest object should still be some 5 px wide afterwards.
+        Pixels (along each side) that are averaged into one before the network looks. The smallest
+        object should still be some 5 px wide afterwards.
     stride
-        Stride of the features in reduced pixels: 4, 8 or 16. A cell is `reduce` × `stride` pixels of
-        the window wide.
+        Stride of the features in reduced pixels. A cell is `reduce` × `stride` pixels wide.
     hidden
         Width of the head.
-
-    Raises
-    ------
-    ModelError
-        If a value is none of these.
     """
 
-    reduce: int = 2
-    stride: int = 16
-    hidden: int = 64
-
-    def __post_init__(self) -> None:
-        if self.stride not in LEVELS:
-            steps = ", ".join(map(str, LEVELS))
-            raise ModelError(f"the tile filter's stride is {self.stride}: give one of {steps}.")
-        for name in ("reduce", "hidden"):
-            if getattr(self, name) < 1:
-                value = getattr(self, name)
-                raise ModelError(f"the tile filter's {name} is {value}: give 1 or more.")
+    reduce: Annotated[int, Field(ge=1, le=16)] = 2
+    stride: Literal[4, 8, 16, 32] = 16
+    hidden: Annotated[int, Field(ge=1)] = 64
 
     @property
     def cell(self) -> int:
         """Side of a cell in pixels of the window."""
         return self.reduce * self.stride
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TileNetConfig:
-        """Read what `to_dict` wrote."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ModelError(
-                f"the tile filter's settings name {unknown[0]}, which this geosweep does not know; "
-                "upgrade geosweep."
-            )
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dict."""
-        return asdict(self)
 
 
 class TileNet(nn.Module):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..catalog.errors import ModelError
+from ..catalog.strict import checked
 from ._checkpoints import load_strictly, read_state, source_metadata
 from ._threads import cpu_threads, map_in_threads
 from ._tilenet import ARCHITECTURE, TileNet, TileNetConfig
@@ -210,7 +211,7 @@ class TileFilter:
             **self.details,
             "kind": "tilefilter",
             "architecture": ARCHITECTURE,
-            "config": net.config.to_dict(),
+            "config": net.config.model_dump(),
             "labels": list(self.labels),
             "empty_threshold": self.empty_threshold,
             "label_thresholds": list(self.label_thresholds),
@@ -248,15 +249,16 @@ def load_tile_filter(
     ModelError
         If the model can't be found, read or matched to its architecture, or there is no such device.
     """
+    from ._factories import call_factory
     from ._sources import FactorySource, find_source
     from .info import KIND_NAMES
-    from .loading import _call_factory, model_info
+    from .loading import model_info
 
     if not isinstance(model, str | Path):
         return _checked(model, type(model).__name__)
     source = find_source(model)
     if isinstance(source, FactorySource):
-        return _checked(_call_factory(source), source.name)
+        return _checked(call_factory(source), source.name)
     info = model_info(model, "tilefilter")
     if info.kind != "tilefilter":
         raise ModelError(f"{model}: is a {KIND_NAMES[info.kind]}, not a tile filter.")
@@ -273,7 +275,8 @@ def _from_file(
             f"does not know (it builds {ARCHITECTURE}); upgrade geosweep."
         )
     labels = metadata["labels"][:-1]
-    network = TileNet(len(labels), TileNetConfig.from_dict(metadata["config"]))
+    where = f"the header of {source.name}"
+    network = TileNet(len(labels), checked(TileNetConfig, metadata["config"], where, ModelError))
     state, _ = read_state(source)
     load_strictly(network, state, source.name)
     details = ("description", "licence", "training_data", "metrics")
@@ -315,7 +318,7 @@ def _foreground(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _version(network: TileNet, labels: tuple[str, ...]) -> str:
-    text = json.dumps([ARCHITECTURE, network.config.to_dict(), labels])
+    text = json.dumps([ARCHITECTURE, network.config.model_dump(), labels])
     digest = hashlib.sha256(text.encode())
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
