@@ -39,12 +39,20 @@ def read_yolo(path: Path, root: str, options: ReadOptions) -> RawRows:
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{path} can't be read as YOLO text ({error}).") from error
     image = options.image_path or _image_of(path, Path(root))
+    lost = None if image else f"there is no image {path.stem}.tif, .png, .jpg … in {root}"
     found = [(i + 1, *_parse(line, names)) for i, line in enumerate(lines) if line.strip()]
     if not found:
-        return RawRows(str(path), root, "line", raw_table([1], [image], np.zeros(4), [None]))
+        return RawRows(
+            str(path), root, "line", raw_table([1], [image], np.zeros(4), [None], why=[lost])
+        )
     rows, boxes, labels, scores, why = zip(*found, strict=True)
     table = raw_table(
-        rows, [image] * len(rows), np.stack(boxes), labels, why=list(why), relative=True
+        rows,
+        [image] * len(rows),
+        np.stack(boxes),
+        labels,
+        why=[lost or one for one in why],
+        relative=True,
     )
     if any(score is not None for score in scores):
         table["score"] = np.array(scores, np.float64)
@@ -72,18 +80,14 @@ def _parse(line: str, names: list[str]) -> tuple[np.ndarray, str | None, float |
     return np.concatenate([points.min(axis=0), points.max(axis=0)]), label, None, why
 
 
-def _image_of(path: Path, root: Path) -> str:
+def _image_of(path: Path, root: Path) -> str | None:
     found = [root / f"{path.stem}{end}" for end in (*_IMAGES, *map(str.upper, _IMAGES))]
-    there = [image for image in found if image.is_file()]
-    if not there:
-        raise AnnotationError(
-            f"{path}: there is no image {path.stem}.tif, .png, .jpg … in {root}; give the folder of the "
-            "images as root_dir."
-        )
+    there = [image.name for image in found if image.is_file()]
     if len(there) > 1:
-        both = " and ".join(image.name for image in there)
-        raise AnnotationError(f"{path} may belong to {both} in {root}; move one of them away.")
-    return there[0].name
+        raise AnnotationError(
+            f"{path} may belong to {' and '.join(there)} in {root}; move one of them away."
+        )
+    return there[0] if there else None
 
 
 def _class_names(folder: Path, options: ReadOptions) -> list[str]:

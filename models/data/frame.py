@@ -70,7 +70,7 @@ def annotation_frame(
 
 def boxes_of(frame: pd.DataFrame) -> NDArray[np.float64]:
     """The (N, 4) boxes of an annotation frame."""
-    return frame[list(BOX)].to_numpy(np.float64)
+    return frame[list(BOX)].to_numpy(np.float64, copy=True)
 
 
 def is_negative(frame: pd.DataFrame) -> NDArray[np.bool_]:
