@@ -154,7 +154,7 @@ def _on_map(found: Any, labelled: Any, label_column: str) -> Compared:
             "pixels: give predictions with a geometry and a CRS, or convert the labels with "
             "read_annotations(…, image_path=…)."
         )
-    here = found.tomap_crs(labelled.crs)
+    here = found.to_crs(labelled.crs)
     sides = []
     for frame, column, what in ((labelled, "label", "labels"), (here, label_column, "predictions")):
         polygons = frame.geometry.to_numpy()

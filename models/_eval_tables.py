@@ -222,7 +222,7 @@ def crop_columns(frame: pd.DataFrame) -> list[str]:
     return [f"{stem}_label" for stem in stems if f"{stem}_score" in frame.columns]
 
 
-def coco_groups(compared: Compared, pairs: Pairs, most: int = 2_000) -> tuple[NDArray, NDArray]:
+def coco_groups(compared: Compared, pairs: Pairs, most: int = 500) -> tuple[NDArray, NDArray]:
     """Groups in which COCO's dense matching is done, for labelled objects and predictions.
 
     An image is a group. One with more than `most` objects (a whole map, for instance) is taken
