@@ -1,4 +1,4 @@
-"""Weights files of geosweep's own models: fp16 safetensors with a JSON card in the header."""
+"""Weights files of geosweep's own models: safetensors with a JSON card in the header."""
 
 from __future__ import annotations
 
@@ -73,8 +73,10 @@ def read_header(path: str | Path) -> WeightsFile:
     return WeightsFile(path, own, tuple(header))
 
 
-def write_weights(path: str | Path, state: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors (floats as fp16) and metadata to a safetensors file.
+def write_weights(
+    path: str | Path, state: Mapping[str, Tensor], metadata: dict[str, Any], *, half: bool = True
+) -> None:
+    """Write tensors and metadata to a safetensors file.
 
     Parameters
     ----------
@@ -84,12 +86,16 @@ def write_weights(path: str | Path, state: Mapping[str, Tensor], metadata: dict[
         A state dict; counters of batch norm are left out.
     metadata
         JSON-ready; stored under ``geosweep``.
+    half
+        Write floats as fp16, else as they are.
     """
     import torch
     from safetensors.torch import save_file
 
     tensors = {
-        name: value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype)
+        name: value.detach().to(
+            "cpu", torch.float16 if half and value.is_floating_point() else value.dtype
+        )
         for name, value in state.items()
         if not name.endswith("num_batches_tracked")
     }

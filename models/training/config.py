@@ -85,3 +85,30 @@ class TrainerConfig(Block):
     def direction(self, metric: str) -> Literal["max", "min"]:
         """Whether more of `metric` is better: `mode`, or what the metric's name says."""
         return self.mode or ("min" if "loss" in metric or "error" in metric else "max")
+
+
+class OptimizerConfig(Block):
+    """The `optimizer:` block: warm-up, then a cosine down to zero.
+
+    Attributes
+    ----------
+    name
+        ``adamw`` or ``sgd``.
+    lr
+        Peak learning rate.
+    backbone_lr
+        That of a pretrained backbone; null for `lr`.
+    weight_decay
+        Of weights; biases and norms are not decayed.
+    momentum
+        Of ``sgd``.
+    warmup
+        Share of the training in which the learning rate rises.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    backbone_lr: float | None = Field(default=None, ge=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    warmup: float = Field(default=0.03, ge=0, lt=1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
@@ -19,7 +20,6 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ...catalog.errors import TrainingError
 
@@ -197,7 +197,7 @@ class EpochLog(Callback):
         values = ", ".join(
             f"{name} {float(value):.4g}"
             for name, value in sorted(trainer.callback_metrics.items())
-            if not name.endswith("_step")
+            if not name.endswith(("_step", "_epoch"))
         )
         last = trainer.max_epochs if trainer.max_epochs not in (None, -1) else "–"
         _log.info(
