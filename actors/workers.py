@@ -10,10 +10,10 @@ import numpy as np
 import ray
 
 from ..catalog.errors import GeosweepError
-from ..pipeline.collect import Selected, select
+from ..pipeline.collect import Selected
 from ..pipeline.crop import RectangleReader, cut_crops
-from ..pipeline.detect import Found, detect_batch
-from ..pipeline.local import load_crop_model_for, load_detector_for
+from ..pipeline.detect import Found
+from ..pipeline.local import load_crop_model_for, load_finder_for
 from ..pipeline.rebatch import Rebatcher
 from ..pipeline.scene_reader import SceneHeader, SceneReader, SceneTask, open_scene
 
@@ -90,20 +90,20 @@ class Reader:
 
 @ray.remote
 class DetectorActor:
-    """Holds the detector; on a GPU if it was given one."""
+    """Holds the detector, and the tile filter before it; on a GPU if it was given one."""
 
     def __init__(self, settings: Settings, threads: int | None) -> None:
         self._settings = settings
-        self._detector = _Loaded(lambda: load_detector_for(settings, threads=threads))
+        self._finder = _Loaded(lambda: load_finder_for(settings, threads=threads))
 
     def device(self) -> str:
         """Where it runs."""
-        return self._detector.get().device
+        return self._finder.get().device
 
     def detect(self, batch: WindowBatch, task: SceneTask, header: SceneHeader) -> Selected:
         """Detect in a batch and keep what its windows and its scene own."""
-        found = detect_batch(self._detector.get(), batch, header.grid, header.model_size)
-        return select(found, header, task.region, self._settings.job.merge.windows)
+        mode = self._settings.job.merge.windows
+        return self._finder.get().find(batch, header, task.region, mode)
 
 
 @ray.remote

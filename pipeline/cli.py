@@ -54,6 +54,9 @@ def detect(
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder or s3://bucket/prefix.")],
     detector: Annotated[str, typer.Option(help="Name, file or hf:owner/repo.")] = "geosweep/tree",
+    tile_filter: Annotated[
+        str | None, typer.Option(help="Classifier that keeps empty windows from the detector.")
+    ] = None,
     crop_model: Annotated[
         list[str] | None, typer.Option(help="Classifier for the crops; may be repeated.")
     ] = None,
@@ -96,6 +99,7 @@ def detect(
             "source": source,
             "windows": {"size": window, "overlap": overlap, "resolution": resolution},
             "detector": {"model": detector, "score_threshold": score},
+            "tile_filter": None if tile_filter is None else {"model": tile_filter},
             "crop_models": crops,
             "output": {"path": output, "crs": None if crs.lower() == "none" else crs},
         },
@@ -198,12 +202,20 @@ def _result_table(result: Result) -> Table:
         "nodata": counts["windows_skipped_nodata"],
         "outside the AOI": counts["windows_skipped_aoi"],
         "another scene's": counts["windows_skipped_owned"],
+        "empty by the tile filter": counts["windows_skipped_filter"],
         "failed": counts["windows_failed"],
     }
     left_out = "".join(f", {value} {key}" for key, value in skipped.items() if value)
     table.add_row(
         "windows", f"{counts['windows']} ({counts['windows_processed']} processed{left_out})"
     )
+    kept = {
+        "uncertain": counts["windows_uncertain"],
+        "empty and something": counts["windows_empty_and_something"],
+    }
+    if any(kept.values()):
+        doubts = ", ".join(f"{value} {key}" for key, value in kept.items() if value)
+        table.add_row("tile filter", f"in doubt over {doubts}; all of them processed")
     table.add_row("detections", str(counts["detections"]))
     table.add_row("duplicates removed", str(counts["duplicates_removed"]))
     if counts["windows_now"]:

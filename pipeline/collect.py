@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ..models import TileVerdict
 from ._geo import to_map
 from .detect import Found
 from .merge import merge_core, merge_nms
@@ -23,6 +24,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class WindowTally:
+    """Where the detections of each window of a batch went.
+
+    Parameters
+    ----------
+    index
+        int64 (W,) window numbers.
+    verdicts
+        int8 (W,) of the tile filter (`TileVerdict`); None without one.
+    raw
+        int64 (W,), detections that came in.
+    outside_core, owned_elsewhere, outside_aoi
+        int64 (W,), of those left out because another window has them, another scene has them, or
+        nobody asked for them.
+    """
+
+    index: NDArray[np.int64]
+    verdicts: NDArray[np.int8] | None
+    raw: NDArray[np.int64]
+    outside_core: NDArray[np.int64]
+    owned_elsewhere: NDArray[np.int64]
+    outside_aoi: NDArray[np.int64]
+
+    def judged(self, verdict: TileVerdict) -> int:
+        """Number of windows of which the tile filter said so."""
+        return 0 if self.verdicts is None else int((self.verdicts == verdict).sum())
+
+
+@dataclass(slots=True)
 class Selected:
     """Detections of a batch that may end as rows, and what was left out.
 
@@ -30,21 +60,21 @@ class Selected:
     ----------
     found
         Provisionally kept: these get crops.
-    raw
-        Number of detections that came in.
-    outside_core, owned_elsewhere, outside_aoi
-        Left out because another window has them, another scene has them, or nobody asked for them.
+    tally
+        What else there was, window by window.
     """
 
     found: Found
-    raw: int
-    outside_core: int
-    owned_elsewhere: int
-    outside_aoi: int
+    tally: WindowTally
 
 
 def select(
-    found: Found, header: SceneHeader, region: Region, mode: Literal["core", "nms"]
+    found: Found,
+    windows: NDArray[np.int64],
+    header: SceneHeader,
+    region: Region,
+    mode: Literal["core", "nms"],
+    verdicts: NDArray[np.int8] | None = None,
 ) -> Selected:
     """Keep what its window and its scene own.
 
@@ -52,10 +82,14 @@ def select(
     ----------
     found
         Detections of some windows.
+    windows
+        int64 (W,), the numbers of all windows of the batch.
     mode
         ``nms`` keeps duplicates between windows for the merge to judge, as DeepForest does, and also
         boxes without area (a box that was clipped at its window's edge to nothing); ``core`` drops
         those, uncounted, since there is nothing in them.
+    verdicts
+        int8 (W,), what a tile filter said of the windows.
     """
     if mode == "core":
         boxes = found.boxes
@@ -69,13 +103,21 @@ def select(
     if raw and not region.unlimited and header.transform is not None and header.crs is not None:
         x, y = to_map(header.transform, *(centres * np.array(header.scale)).T)
         inside, own = region.contains(x, y, header.crs)
-    return Selected(
-        found[core & inside & own],
-        raw,
-        outside_core=int((~core).sum()),
-        owned_elsewhere=int((core & inside & ~own).sum()),
-        outside_aoi=int((core & ~inside).sum()),
+    order = np.argsort(windows)
+    slots = order[np.searchsorted(windows, found.window, sorter=order)]
+
+    def by_window(which: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(slots[which], minlength=len(windows))
+
+    tally = WindowTally(
+        windows,
+        verdicts,
+        raw=by_window(np.ones(raw, bool)),
+        outside_core=by_window(~core),
+        owned_elsewhere=by_window(core & inside & ~own),
+        outside_aoi=by_window(core & ~inside),
     )
+    return Selected(found[core & inside & own], tally)
 
 
 def stack_probabilities(parts: Iterable[NDArray[np.float32]], classes: int) -> NDArray[np.float32]:
@@ -145,7 +187,7 @@ class SceneCollector:
         }
         scale = np.array([*self._header.scale, *self._header.scale], np.float64)
         boxes = (merged.found.boxes * scale).astype(np.float32)
-        counts = self._count([selected for selected, _ in parts], stream)
+        counts = self._count([selected.tally for selected, _ in parts], stream)
         counts["duplicates_seam"] = len(found) - len(merged.found)
         counts["duplicates_removed"] = sum(
             counts[f"duplicates_{kind}"] for kind in ("core", "seam", "owned")
@@ -153,17 +195,28 @@ class SceneCollector:
         counts["detections"] = len(merged.found)
         return SceneDetections(boxes, merged.found.labels, merged.found.scores, classes, counts)
 
-    def _count(self, parts: list[Selected], stream: StreamCounts) -> dict[str, int]:
+    def _count(self, tallies: list[WindowTally], stream: StreamCounts) -> dict[str, int]:
         header = self._header
+
+        def total(part: str) -> int:
+            return sum(int(getattr(tally, part).sum()) for tally in tallies)
+
+        def judged(verdict: TileVerdict) -> int:
+            return sum(tally.judged(verdict) for tally in tallies)
+
+        skipped = judged(TileVerdict.EMPTY)
         return {
             "windows": header.grid.count,
-            "windows_processed": stream.read,
+            "windows_processed": stream.read - skipped,
             "windows_skipped_nodata": stream.nodata,
             "windows_skipped_aoi": header.outside_aoi,
             "windows_skipped_owned": header.owned_elsewhere,
+            "windows_skipped_filter": skipped,
             "windows_failed": stream.damaged,
-            "detections_raw": sum(part.raw for part in parts),
-            "detections_outside_aoi": sum(part.outside_aoi for part in parts),
-            "duplicates_core": sum(part.outside_core for part in parts),
-            "duplicates_owned": sum(part.owned_elsewhere for part in parts),
+            "windows_uncertain": judged(TileVerdict.UNCERTAIN),
+            "windows_empty_and_something": judged(TileVerdict.EMPTY_AND_OBJECTS),
+            "detections_raw": total("raw"),
+            "detections_outside_aoi": total("outside_aoi"),
+            "duplicates_core": total("outside_core"),
+            "duplicates_owned": total("owned_elsewhere"),
         }

@@ -1,4 +1,4 @@
-"""Run a detector over a batch of windows and place its boxes on the raster level."""
+"""Windows as a detector sees them, and its boxes on the raster level."""
 
 from __future__ import annotations
 
@@ -64,39 +64,68 @@ class Found:
         )
 
 
-def detect_batch(
-    detector: Detector, batch: WindowBatch, grid: WindowGrid, model_size: int | None = None
-) -> Found:
-    """Detect in a batch of windows.
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Windows as models are to see them.
 
     Parameters
     ----------
-    detector
-        Any `Detector`.
+    images
+        (B, 3, h, w) uint8.
+    index
+        int64 (B,) window numbers.
+    offsets
+        int64 (B, 2), x and y of the windows' corners on the level.
+    scale
+        Level pixels for each pixel of a view, x and y.
+    """
+
+    images: NDArray[np.uint8]
+    index: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    scale: tuple[float, float]
+
+    def only(self, which: NDArray[np.bool_]) -> Views:
+        """Some of them; all of them without a copy."""
+        if which.all():
+            return self
+        return Views(self.images[which], self.index[which], self.offsets[which], self.scale)
+
+
+def views_of(batch: WindowBatch, grid: WindowGrid, model_size: int | None = None) -> Views:
+    """Make a batch's windows ready for models.
+
+    Parameters
+    ----------
     batch
-        (B, 3, size, size) uint8 windows.
+        (B, C, size, size) uint8 windows, of which the first three channels are the detector's.
     grid
-        The plan that the windows come from. Where the raster is smaller than a window, the detector
-        gets the raster's part only, as a detector that rescales its input must not see padding.
+        The plan that the windows come from. Where the raster is smaller than a window, models get the
+        raster's part only, as a detector that rescales its input must not see padding.
     model_size
         Side in pixels at which the detector wants a full window, when a GSD was asked for: windows are
         resampled to it (bilinear, antialiased) and boxes scaled back. None leaves pixels alone.
-
-    Returns
-    -------
-    Found
-        Boxes on the level's pixel grid.
     """
     high, wide = grid.valid
-    images = batch.pixels[:, :, :high, :wide]
+    images = batch.pixels[:, :3, :high, :wide]
     scale_x = scale_y = 1.0
     if model_size is not None and model_size != grid.size:
         images, scale_x, scale_y = _resample(images, model_size / grid.size)
-    results = detector.detect(np.ascontiguousarray(images))
-    offsets = grid.offsets(batch.index).astype(np.float32)
+    images = np.ascontiguousarray(images)
+    return Views(images, batch.index, grid.offsets(batch.index), (scale_x, scale_y))
+
+
+def detect_in(detector: Detector, views: Views) -> Found:
+    """Detect in windows; gives boxes on the level's pixel grid."""
+    if len(views.index) == 0:
+        return Found.empty()
+    stretch = np.array([*views.scale, *views.scale], np.float32)
+    corners = views.offsets.astype(np.float32)
     parts: list[Found] = []
-    for result, offset, index in zip(results, offsets, batch.index, strict=True):
-        boxes = result.boxes * np.array([scale_x, scale_y] * 2, np.float32) + np.tile(offset, 2)
+    for result, corner, index in zip(
+        detector.detect(views.images), corners, views.index, strict=True
+    ):
+        boxes = result.boxes * stretch + np.tile(corner, 2)
         parts.append(
             Found(
                 boxes.astype(np.float32, copy=False),

@@ -15,8 +15,8 @@ from ..catalog.strict import Block, checked, read_yaml
 PIPELINE_REVISION = 1
 """Raised whenever the same job on the same pixels may give other rows."""
 
-_DETECTOR = "detector"
-"""The detector's key among the models' versions, which the fingerprint hashes by name."""
+_RESERVED = ("detector", "tile_filter")
+"""Keys of other models among the models' versions, which the fingerprint hashes by name."""
 
 
 class WindowSpec(Block):
@@ -43,6 +43,16 @@ class DetectorSpec(Block):
         if value != "auto" and (type(value) is not int or value < 1):
             raise ValueError("must be a whole number from 1, or 'auto'")
         return value
+
+
+class TileFilterSpec(Block):
+    """A classifier of whole windows that keeps empty ones from the detector.
+
+    `empty_threshold` None means the one recorded with the weights.
+    """
+
+    model: str
+    empty_threshold: float | None = Field(default=None, ge=0.0, le=1.0)
 
 
 class CropModelSpec(Block):
@@ -141,18 +151,12 @@ class Job(Block):
     name: str = Field(default="geosweep", min_length=1)
     source: SourceSpec
     windows: WindowSpec = WindowSpec()
+    tile_filter: TileFilterSpec | None = None
     detector: DetectorSpec = DetectorSpec()
     crop_models: tuple[CropModelSpec, ...] = ()
     merge: MergeSpec = MergeSpec()
     output: OutputSpec
     cluster: ClusterSpec = ClusterSpec()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_tile_filter_yet(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("tile_filter") is not None:
-            raise ValueError("tile_filter is given, but this version has none yet; leave it out")
-        return data
 
     @field_validator("crop_models")
     @classmethod
@@ -163,8 +167,9 @@ class Job(Block):
             raise ValueError(
                 f"two crop models are named {sorted(twice)[0]!r}; give each its own name"
             )
-        if _DETECTOR in names:
-            raise ValueError(f"no crop model can be named {_DETECTOR!r}; choose another name")
+        taken = next((name for name in _RESERVED if name in names), None)
+        if taken is not None:
+            raise ValueError(f"no crop model can be named {taken!r}; choose another name")
         return value
 
     @classmethod
@@ -228,5 +233,8 @@ class Job(Block):
             "crs": self.output.crs,
             "versions": versions,
         }
+        # A key of its own only where there is one: outputs made before there were tile filters go on.
+        if self.tile_filter is not None:
+            content["tile_filter"] = self.tile_filter.model_dump(mode="json", exclude=aside)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Self
 
 from ..catalog.errors import GeosweepError, ModelError, OutputError
+from ._stopwatch import Stopwatch
 from .commit import Committer, SceneOutcome
 from .crop import RectangleReader
 from .failure import failed_counts
+from .find import Finder
 from .scene_reader import SceneReader, SceneTask, open_scene
-from .sweep import OnWindows, Stopwatch, sweep_scene
+from .sweep import OnWindows, sweep_scene
 
 if TYPE_CHECKING:
     from ..catalog import Storage
@@ -42,7 +44,7 @@ class LocalEngine:
         self._settings = settings
         self._committer = Committer(storage, settings)
         self._on_windows = on_windows
-        self._detector, self._crop_models = load_models(settings)
+        self._finder, self._crop_models = load_models(settings)
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +55,7 @@ class LocalEngine:
     @property
     def devices(self) -> list[str]:
         """Where the detector runs."""
-        return [self._detector.device]
+        return [self._finder.device]
 
     def sweep(self, tasks: Iterable[SceneTask]) -> Iterator[SceneOutcome]:
         """Sweep and commit each scene; a scene that fails is recorded as such and passed by."""
@@ -74,7 +76,7 @@ class LocalEngine:
                 reader,
                 task.region,
                 self._settings,
-                self._detector,
+                self._finder,
                 self._crop_models,
                 rectangle,
                 watch=watch,
@@ -98,8 +100,8 @@ class LocalEngine:
                 opened.close()
 
 
-def load_models(settings: Settings) -> tuple[Detector, dict[str, CropModel]]:
-    """Load the job's detector and crop models into this process."""
+def load_models(settings: Settings) -> tuple[Finder, dict[str, CropModel]]:
+    """Load all of the job's models into this process."""
     from ..models import available_cores
 
     # Named, so that rows are those of any other number of threads, and of the Ray engine.
@@ -108,7 +110,19 @@ def load_models(settings: Settings) -> tuple[Detector, dict[str, CropModel]]:
         spec.name: load_crop_model_for(settings, spec.name, threads=cores)
         for spec in settings.job.crop_models
     }
-    return load_detector_for(settings, threads=cores), crop_models
+    return load_finder_for(settings, threads=cores), crop_models
+
+
+def load_finder_for(settings: Settings, *, threads: int | None = None) -> Finder:
+    """Load the job's detector, and its tile filter onto the same device."""
+    from ..models import load_tile_filter
+
+    detector = load_detector_for(settings, threads=threads)
+    spec = settings.job.tile_filter
+    if spec is None:
+        return Finder(detector)
+    tile_filter = load_tile_filter(spec.model, device=detector.device, threads=threads)
+    return Finder(detector, tile_filter, spec.empty_threshold)
 
 
 def load_detector_for(settings: Settings, *, threads: int | None = None) -> Detector:

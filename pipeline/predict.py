@@ -13,12 +13,14 @@ from ..catalog.errors import JobError
 from ..catalog.hrefs import public_href
 from ..catalog.strict import checked
 from .crop import RectangleReader
+from .find import Finder
 from .job import (
     CropModelSpec,
     DetectorSpec,
     Job,
     MergeSpec,
     OutputSpec,
+    TileFilterSpec,
     WindowSpec,
     crop_prefix,
 )
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ..models import CropModel, Detector
+    from ..models import CropModel, Detector, TileScorer
 
     CropTransform = Callable[[NDArray[np.uint8]], torch.Tensor]
 
@@ -55,6 +57,8 @@ def predict_tile(
     iou_threshold: float = 0.15,
     score_threshold: float | None = None,
     nms_iou: float | None = None,
+    tile_filter: str | TileScorer | None = None,
+    empty_threshold: float | None = None,
     crop_model: Any = None,
     crop_transform: CropTransform | None = None,
     augment: bool = False,
@@ -83,6 +87,9 @@ def predict_tile(
         IoU above which detections of two windows are one object.
     score_threshold, nms_iou
         None takes what is recorded with the weights.
+    tile_filter, empty_threshold
+        Classifier that keeps empty windows from the detector, and its score of ``empty`` from which on
+        it does; None takes the one recorded with it.
     crop_model
         One crop model (columns ``cropmodel_label``, ``cropmodel_score``), several (``cropmodel``,
         ``cropmodel_1`` …), or a mapping from column prefix to crop model; names or objects.
@@ -126,6 +133,8 @@ def predict_tile(
             windows,
             detector=detector,
             thresholds=(score_threshold, nms_iou),
+            tile_filter=tile_filter,
+            empty_threshold=empty_threshold,
             crop_model=crop_model,
             crop_transform=crop_transform,
             augment=augment,
@@ -187,6 +196,8 @@ def _predict(
     *,
     detector: str | Detector,
     thresholds: tuple[float | None, float | None],
+    tile_filter: str | TileScorer | None,
+    empty_threshold: float | None,
     crop_model: Any,
     crop_transform: CropTransform | None,
     augment: bool,
@@ -197,14 +208,19 @@ def _predict(
     device: str | None,
     reopen: Callable[[], PixelSource],
 ) -> gpd.GeoDataFrame:
-    from ..models import load_crop_model, load_detector
+    from ..models import load_crop_model, load_detector, load_tile_filter
 
     loaded = load_detector(
         detector, device=device, score_threshold=thresholds[0], nms_iou=thresholds[1]
     )
+    tiles = load_tile_filter(tile_filter, device=device) if tile_filter is not None else None
     crops = {
         name: load_crop_model(model, device=device) for name, model in _named(crop_model).items()
     }
+    tile_spec: TileFilterSpec | None = None
+    if tiles is not None:
+        fields = {"model": tiles.name, "empty_threshold": empty_threshold}
+        tile_spec = checked(TileFilterSpec, fields, "the arguments")
     if source.transform is None or source.crs is None:
         target = None
     else:
@@ -212,6 +228,7 @@ def _predict(
     job = Job(
         source=SourceSpec(rasters=(str(path) if path is not None else "image",)),
         windows=windows,
+        tile_filter=tile_spec,
         detector=DetectorSpec(model=loaded.name, batch_size=batch_size),
         crop_models=tuple(CropModelSpec(name=name, model=m.name) for name, m in crops.items()),
         merge=merge,
@@ -221,17 +238,19 @@ def _predict(
         job,
         ModelFace(loaded.name, loaded.version, tuple(loaded.labels)),
         {name: ModelFace(m.name, m.version, tuple(m.labels)) for name, m in crops.items()},
+        None if tiles is None else ModelFace(tiles.name, tiles.version, tuple(tiles.labels)),
     )
     scene_id = Path(str(path)).stem if path is not None else "image"
     region = Region(area_of_interest(bbox))
     reader = SceneReader(source, windows, region)
+    finder = Finder(loaded, tiles, empty_threshold)
     rectangle = RectangleReader(reopen)
     prepared = {
         name: _Transformed(model, crop_transform, augment) if crop_transform or augment else model
         for name, model in crops.items()
     }
     try:
-        detections = sweep_scene(reader, region, settings, loaded, prepared, rectangle)  # type: ignore[arg-type]
+        detections = sweep_scene(reader, region, settings, finder, prepared, rectangle)  # type: ignore[arg-type]
     finally:
         rectangle.close()
     warn_of_damage(scene_id, reader.counts)

@@ -21,7 +21,10 @@ COUNTS = (
     "windows_skipped_nodata",
     "windows_skipped_aoi",
     "windows_skipped_owned",
+    "windows_skipped_filter",
     "windows_failed",
+    "windows_uncertain",
+    "windows_empty_and_something",
     "detections_raw",
     "detections_outside_aoi",
     "duplicates_core",
@@ -50,8 +53,9 @@ class Result:
         Where the dataset is.
     counts
         ``scenes`` = ``succeeded`` + ``empty`` + ``failed`` (+ ``unfinished``, if interrupted);
-        ``windows`` = processed + skipped + failed; detections and duplicates; ``scenes_now`` and
-        ``windows_now`` are those of this run alone.
+        ``windows`` = processed + skipped + failed; the processed ones of which the tile filter was in
+        doubt, as ``windows_uncertain`` and ``windows_empty_and_something``; detections and duplicates;
+        ``scenes_now`` and ``windows_now`` are those of this run alone.
     failures
         Scenes that failed.
     timings

@@ -101,7 +101,9 @@ def run(
                 devices = opened.devices
                 for outcome in opened.sweep(todo.tasks()):
                     shown.on_scene(outcome)
-                    windows += outcome.counts.get("windows_processed", 0)
+                    # What the tile filter skips was read and looked at, too.
+                    for end in ("processed", "skipped_filter"):
+                        windows += outcome.counts.get(f"windows_{end}", 0)
     result = _sum_up(plan, storage, settings, engine)
     result.devices = devices
     result.timings["wall"] = time.perf_counter() - start

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..catalog.errors import JobError
 from .rows import CropColumns, RowSchema
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from .job import Job
     from .scene_reader import SceneTask
 
+log = logging.getLogger("geosweep")
+Kind = Literal["detector", "cropmodel", "tilefilter"]
+_PLACES: dict[Kind, tuple[str, str]] = {
+    "detector": ("a detector", "detector.model"),
+    "cropmodel": ("a crop model", "crop_models"),
+    "tilefilter": ("a tile filter", "tile_filter"),
+}
 CPU_BATCH = 8
 GPU_BATCH = 32
 
@@ -29,19 +37,21 @@ class ModelFace:
     labels: tuple[str, ...]
 
     @classmethod
-    def look_up(cls, name: str, kind: Literal["detector", "cropmodel"]) -> ModelFace:
+    def look_up(cls, name: str, kind: Kind) -> ModelFace:
         """Read a model's particulars; one made by a user's function has to be made to tell them."""
-        from ..models import load_crop_model, load_detector, model_info
+        from ..models import load_crop_model, load_detector, load_tile_filter, model_info
 
         info = model_info(name, kind)
         if info.kind != kind:
-            wanted, key = ("a detector", "detector.model")
-            if kind == "cropmodel":
-                wanted, key = ("a crop model", "crop_models")
+            wanted, key = _PLACES[kind]
             raise JobError(f"{name} is not {wanted}, so it can't stand under {key}.")
         labels = tuple(info.labels)
         if not labels:
-            load = load_detector if kind == "detector" else load_crop_model
+            load: Any = {
+                "detector": load_detector,
+                "cropmodel": load_crop_model,
+                "tilefilter": load_tile_filter,
+            }[kind]
             labels = tuple(load(name, device="cpu").labels)
         return cls(info.name, info.version, labels)
 
@@ -59,7 +69,8 @@ class Settings:
     schema
         Columns of the output.
     models
-        Version of each model by its column prefix; the detector's key is ``detector``.
+        Version of each model by its column prefix; the keys of the others are ``detector`` and
+        ``tile_filter``.
     """
 
     job: Job
@@ -78,12 +89,30 @@ class Settings:
         """
         job = _absolute(job)
         crops = {spec.name: ModelFace.look_up(spec.model, "cropmodel") for spec in job.crop_models}
-        return cls.build(job, ModelFace.look_up(job.detector.model, "detector"), crops)
+        tile_filter = None
+        if job.tile_filter is not None:
+            tile_filter = ModelFace.look_up(job.tile_filter.model, "tilefilter")
+        return cls.build(job, ModelFace.look_up(job.detector.model, "detector"), crops, tile_filter)
 
     @classmethod
-    def build(cls, job: Job, detector: ModelFace, crops: Mapping[str, ModelFace]) -> Settings:
+    def build(
+        cls,
+        job: Job,
+        detector: ModelFace,
+        crops: Mapping[str, ModelFace],
+        tile_filter: ModelFace | None = None,
+    ) -> Settings:
         """Settings for models that are known already."""
         versions = {"detector": detector.version} | {n: c.version for n, c in crops.items()}
+        if tile_filter is not None:
+            versions["tile_filter"] = tile_filter.version
+            if not set(tile_filter.labels) & set(detector.labels):
+                log.warning(
+                    "tile filter %s knows %s, and detector %s looks for %s: it may drop windows that "
+                    "hold them",
+                    *(tile_filter.name, ", ".join(tile_filter.labels)),
+                    *(detector.name, ", ".join(detector.labels)),
+                )
         schema = RowSchema(
             labels=detector.labels,
             model=f"{detector.name}@{detector.version}",
@@ -122,8 +151,12 @@ def _absolute(job: Job) -> Job:
         return str(Path(name).resolve()) if Path(name).exists() else name
 
     path = job.output.path
+    tiles = job.tile_filter
+    if tiles is not None:
+        tiles = tiles.model_copy(update={"model": model(tiles.model)})
     return job.model_copy(
         update={
+            "tile_filter": tiles,
             "detector": job.detector.model_copy(update={"model": model(job.detector.model)}),
             "crop_models": tuple(
                 spec.model_copy(update={"model": model(spec.model)}) for spec in job.crop_models

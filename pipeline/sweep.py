@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .collect import SceneCollector, SceneDetections, select, stack_probabilities
+from ._stopwatch import Stopwatch
+from .collect import SceneCollector, SceneDetections, stack_probabilities
 from .crop import cut_crops
-from .detect import detect_batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..models import CropModel, Detector
+    from ..models import CropModel
     from .crop import ReadRectangle
     from .detect import Found
+    from .find import Finder
     from .job import CropModelSpec
     from .region import Region
     from .scene_reader import SceneHeader, SceneReader
@@ -29,27 +28,11 @@ OnWindows = Callable[[int, int], None]
 """Called with the numbers of windows and detections just done."""
 
 
-class Stopwatch:
-    """Seconds spent in each named stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a block."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 def sweep_scene(
     reader: SceneReader,
     region: Region,
     settings: Settings,
-    detector: Detector,
+    finder: Finder,
     crop_models: Mapping[str, CropModel],
     read_rectangle: ReadRectangle,
     *,
@@ -64,6 +47,8 @@ def sweep_scene(
         The opened scene.
     region
         Its limits.
+    finder
+        The loaded detector, and tile filter.
     crop_models
         Loaded crop models by column prefix.
     read_rectangle
@@ -81,7 +66,7 @@ def sweep_scene(
     clock = watch or Stopwatch()
     job, header = settings.job, reader.header
     collector = SceneCollector(header, job.merge)
-    batches = reader.batches(settings.batch_size(detector.device))
+    batches = reader.batches(settings.batch_size(finder.device))
     try:
         number = 0
         while True:
@@ -89,9 +74,7 @@ def sweep_scene(
                 batch = next(batches, None)
             if batch is None:
                 break
-            with clock.stage("detect"):
-                found = detect_batch(detector, batch, header.grid, header.model_size)
-                selected = select(found, header, region, job.merge.windows)
+            selected = finder.find(batch, header, region, job.merge.windows, clock)
             classes: dict[str, NDArray[np.float32]] = {}
             for spec in job.crop_models:
                 classes[spec.name] = _classify(

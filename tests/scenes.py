@@ -58,7 +58,14 @@ def assert_sums(counts: dict[str, int]) -> None:
     assert counts["unfinished"] == 0
     assert counts["windows"] == sum(
         counts[f"windows_{end}"]
-        for end in ("processed", "skipped_nodata", "skipped_aoi", "skipped_owned", "failed")
+        for end in (
+            "processed",
+            "skipped_nodata",
+            "skipped_aoi",
+            "skipped_owned",
+            "skipped_filter",
+            "failed",
+        )
     )
     assert counts["detections"] == (
         counts["detections_raw"] - counts["detections_outside_aoi"] - counts["duplicates_removed"]

@@ -159,9 +159,15 @@ def test_what_does_not_fit_together_is_said_in_one_sentence(content, words):
     assert words in refusal(content)
 
 
-def test_a_tile_filter_is_refused_by_name_as_not_there_yet():
-    message = refusal(SMALL | {"tile_filter": {"model": "a", "empty_threshold": 0.9}})
-    assert "tile_filter is given, but this version has none yet; leave it out." in message
+def test_a_tile_filter_needs_a_model_and_a_threshold_from_0_to_1():
+    job = Job.from_dict(SMALL | {"tile_filter": {"model": "a", "empty_threshold": 0.9}})
+    assert job.tile_filter.empty_threshold == 0.9
+    assert "tile_filter.model" in refusal(SMALL | {"tile_filter": {"empty_threshold": 0.9}})
+    message = refusal(SMALL | {"tile_filter": {"model": "a", "empty_threshold": 2}})
+    assert "tile_filter.empty_threshold" in message
+    assert "tile_filter" in refusal(
+        with_block("crop_models", [{"name": "tile_filter", "model": "a"}])
+    )
 
 
 def test_several_problems_are_counted():
