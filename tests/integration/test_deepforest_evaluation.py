@@ -90,3 +90,47 @@ def test_detections_of_the_packaged_model():
         evaluate(found, DATA / "OSBS_029.csv", coco=False),
         evaluate_boxes(pd.DataFrame(found), truth),
     )
+
+
+def boxes(image, places, label="Tree", score=None):
+    """Squares of 10 px side by side."""
+    rows = pd.DataFrame({"image_path": image, "xmin": [20.0 * place for place in places]})
+    rows["ymin"], rows["xmax"], rows["ymax"] = 0.0, rows["xmin"] + 10, 10.0
+    rows["label"] = label
+    return rows if score is None else rows.assign(score=score)
+
+
+class TestFaultsOfTheirs:
+    """What DeepForest's evaluation does not see, and ours does."""
+
+    def test_detections_on_images_without_objects_count(self):
+        bare = pd.DataFrame([{"image_path": "bare", **dict.fromkeys(CORNERS, 0), "label": "Tree"}])
+        truth = pd.concat([boxes("a", range(4)), bare], ignore_index=True)
+        found = pd.concat([boxes("a", range(4), score=0.9), boxes("bare", range(4), score=0.9)])
+        theirs = evaluate_boxes(found.reset_index(drop=True), read_file(truth, root_dir="."))
+        assert theirs["box_precision"] == 1
+        ours = evaluate(found, truth, coco=False)
+        assert (ours.precision, ours.false_positives) == (0.5, 4)
+        assert (ours.image_precision, ours.empty_frame_accuracy) == (1, 0)
+
+    def test_a_missed_object_lowers_the_recall_of_its_class(self):
+        truth = pd.concat([boxes("a", range(4), "Dead"), boxes("a", range(4, 8), "Alive")])
+        truth = truth.reset_index(drop=True)
+        found = truth[truth.index != 2].assign(score=0.9).reset_index(drop=True)
+        theirs = evaluate_boxes(found, read_file(truth, root_dir="."))["class_recall"]
+        assert theirs.set_index("label").loc["Dead", "recall"] == 1
+        dead = evaluate(found, truth, coco=False).per_class.loc["Dead"]
+        assert (dead["recall"], dead["located_recall"], dead["missed"]) == (3 / 4, 1, 1)
+
+    def test_more_than_a_hundred_objects_on_an_image_count(self):
+        import torch
+        from torchmetrics.detection import MeanAveragePrecision
+
+        truth = boxes("a", range(300))
+        # DeepForest's validation makes its metric with these arguments.
+        metric = MeanAveragePrecision(backend="faster_coco_eval")
+        corners, labels = torch.tensor(truth[CORNERS].to_numpy()).float(), torch.zeros(300).long()
+        told = {"boxes": corners, "scores": torch.full((300,), 0.9), "labels": labels}
+        metric.update([told], [{"boxes": corners, "labels": labels}])
+        assert metric.compute()["map"] < 0.4
+        assert evaluate(truth.assign(score=0.9), truth).coco["map"] == pytest.approx(1)
