@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         read_annotations,
         show_batch,
         split_annotations,
+        split_raster,
+        write_annotations,
         write_crops,
     )
     from .evaluation import Evaluation, evaluate
@@ -77,6 +79,8 @@ __all__ = [
     "read_annotations",
     "show_batch",
     "split_annotations",
+    "split_raster",
+    "write_annotations",
     "write_crops",
 ]
 
@@ -101,6 +105,8 @@ _LAZY = {
             "check_annotations",
             "map_to_pixels",
             "read_annotations",
+            "split_raster",
+            "write_annotations",
             "show_batch",
             "split_annotations",
             "write_crops",

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from .problems import AnnotationProblem
     from .randomcrops import RandomCropDataset
     from .showbatch import show_batch
+    from .split import split_raster
     from .splitting import split_annotations
+    from .write import write_annotations
 
 __all__ = [
     "AnnotationProblem",
@@ -41,6 +43,8 @@ __all__ = [
     "read_annotations",
     "show_batch",
     "split_annotations",
+    "split_raster",
+    "write_annotations",
     "write_crops",
 ]
 
@@ -54,6 +58,8 @@ _LAZY = {
     "check_annotations": ".annotations",
     "map_to_pixels": ".georeference",
     "read_annotations": ".annotations",
+    "split_raster": ".split",
+    "write_annotations": ".write",
     "AugmentConfig": ".config",
     "DataConfig": ".config",
     "DetectionDataModule": ".datamodule",

@@ -17,7 +17,7 @@ from .headers import is_remote
 
 Format = Literal["csv", "voc", "coco", "yolo", "vector"]
 
-_SUFFIXES: dict[str, Format] = {
+SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
     ".xml": "voc",
     ".txt": "yolo",
@@ -80,7 +80,7 @@ def _files(path: Path, format: Format | None) -> list[Path]:
         # *.aux.xml are GDAL's notes about images.
         if file.name.lower() in NOT_LABELS or file.name.endswith(".aux.xml"):
             continue
-        kind = "coco" if file.suffix.lower() == ".json" else _SUFFIXES.get(file.suffix.lower())
+        kind = "coco" if file.suffix.lower() == ".json" else SUFFIXES.get(file.suffix.lower())
         if kind is not None and format in (None, kind):
             found.setdefault(kind, []).append(file)
     if not found:
@@ -103,9 +103,9 @@ def _read_file(path: Path, format: Format | None, options: ReadOptions) -> list[
         if format == "coco" or not isinstance(content, dict) or "features" not in content:
             raise AnnotationError(f"{path} is neither COCO (images, annotations) nor GeoJSON.")
         format = "vector"
-    kind = format or _SUFFIXES.get(suffix)
+    kind = format or SUFFIXES.get(suffix)
     if kind is None:
-        known = ", ".join([*_SUFFIXES, ".json"])
+        known = ", ".join([*SUFFIXES, ".json"])
         raise AnnotationError(f"{path} is of no known kind (by its suffix: {known}): pass format=.")
     if kind == "csv":
         return [read_csv(path, root, options)]

@@ -63,8 +63,8 @@ def shown(path: str) -> str:
     return f"{head}://{rest.rpartition('@')[2]}" if found else head
 
 
-def open_image(path: str) -> rasterio.DatasetReader:
-    """Open an image with rasterio; the caller closes it.
+def open_image(path: str, **options: Any) -> rasterio.DatasetReader:
+    """Open an image with rasterio, which gets the options; the caller closes it.
 
     Raises
     ------
@@ -76,11 +76,11 @@ def open_image(path: str) -> rasterio.DatasetReader:
 
     if not is_remote(path) and not Path(path).is_file():
         raise RasterError(f"The image {path} does not exist.")
-    options: dict[str, Any] = _REMOTE if is_remote(path) else {}
+    settings: dict[str, Any] = _REMOTE if is_remote(path) else {}
     try:
-        with rasterio.Env(**options), warnings.catch_warnings():
+        with rasterio.Env(**settings), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path)
+            return rasterio.open(path, **options)
     except RasterioError:
         # GDAL's own words may repeat a signed URL.
         raise RasterError(f"{shown(path)} can't be opened as an image.") from None
@@ -120,3 +120,30 @@ def crs_text(crs: rasterio.CRS | None) -> str | None:
         return None
     code = crs.to_authority(confidence_threshold=100)
     return ":".join(code) if code else crs.to_wkt()
+
+
+def reason(error: BaseException) -> str:
+    """What GDAL says, from the deepest cause, without a final stop and without a URL's query."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = (str(error) or type(error).__name__).strip().rstrip(".")
+    return " ".join(shown(word) for word in text.split(" "))
+
+
+def band_number(dataset: rasterio.DatasetReader, band: int | str) -> int:
+    """The 1-based number of a band given by number or name.
+
+    Raises
+    ------
+    RasterError
+        If there is no such band.
+    """
+    names = [name for name in dataset.descriptions if name]
+    if isinstance(band, str) and band in names:
+        return dataset.descriptions.index(band) + 1
+    if isinstance(band, str) or not 1 <= band <= dataset.count:
+        raise RasterError(
+            f"{shown(dataset.name)} has no band {band!r}; its bands are "
+            f"{', '.join(names) if names else f'1 to {dataset.count}, unnamed'}."
+        )
+    return int(band)
