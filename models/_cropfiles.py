@@ -1,10 +1,12 @@
-"""Reading and writing crop models."""
+"""The part of CropModel that reads and writes files."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+import lightning
 import torch
 
 from ..catalog.errors import ModelError
@@ -15,7 +17,6 @@ from ._weights import FORMAT, METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from torch import nn
 
@@ -23,6 +24,75 @@ if TYPE_CHECKING:
 
 _Model = TypeVar("_Model", bound="CropModel")
 _SETTINGS = ("resize", "normalize", "resize_interpolation", "expand", "bands", "num_bands", "lr")
+
+
+class CropModelFiles(lightning.LightningModule):
+    """How a crop model is saved and loaded; see `CropModel`."""
+
+    if TYPE_CHECKING:  # CropModel has them
+        label_dict: dict[str, int]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the settings into a Lightning checkpoint."""
+        checkpoint[METADATA_KEY] = _metadata(cast("CropModel", self), {})
+        checkpoint["label_dict"] = dict(self.label_dict)  # as DeepForest's have it
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, *, model: nn.Module | None = None, **settings: Any
+    ) -> Self:
+        """Load a checkpoint of Lightning's trainer, as plain tensors only.
+
+        Parameters
+        ----------
+        checkpoint_path
+            The ``.ckpt`` file.
+        model
+            The network, if it was not built by name.
+        **settings
+            Replace what the checkpoint says (`resize`, `expand`, `label_dict` …), or add what it
+            can't hold (`crop_transform`).
+
+        Raises
+        ------
+        ModelError
+            If the file is no such checkpoint or does not fit.
+        """
+        return load(cast("Any", cls), checkpoint_path, model, settings)
+
+    def save_pretrained(
+        self, folder: str | Path, *, particulars: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write ``model.safetensors`` and ``config.json`` in DeepForest's layout.
+
+        Parameters
+        ----------
+        folder
+            Where to; made if it is not there.
+        particulars
+            For `model_info`: any of `description`, `licence`, `gsd`, `metrics`, `training_data`.
+        """
+        return save(cast("CropModel", self), Path(folder), dict(particulars or {}))
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, model: nn.Module | None = None, **settings: Any
+    ) -> Self:
+        """Load what `save_pretrained` or DeepForest wrote: folder, file or ``hf:owner/repo``.
+
+        Parameters
+        ----------
+        source
+            What `load_crop_model` takes.
+        model, **settings
+            As for `load_from_checkpoint`.
+
+        Raises
+        ------
+        ModelError
+            If there is no such model or it does not fit.
+        """
+        return load(cast("Any", cls), source, model, settings)
 
 
 def settle_classes(
@@ -142,8 +212,9 @@ def crop_settings(source: WeightsSource, extra: dict[str, Any]) -> dict[str, Any
     metadata = source_metadata(source)
     if metadata.get("kind") == "cropmodel":
         found.update(metadata["config"])
-    if isinstance(extra.get("geosweep"), dict):
-        found.update(extra["geosweep"])
+    ours = extra.get(METADATA_KEY)
+    if isinstance(ours, dict):
+        found.update(ours.get("config", ours))
     return found
 
 
@@ -162,17 +233,21 @@ def save(crop_model: CropModel, folder: Path, particulars: dict[str, Any]) -> Pa
         for name, value in crop_model.model.state_dict().items()
     }
     settings = crop_model.settings()
-    metadata = {
+    text = json.dumps(_metadata(crop_model, particulars), sort_keys=True)
+    save_file(tensors, str(folder / "model.safetensors"), {METADATA_KEY: text, "format": "pt"})
+    theirs = {k: settings[k] for k in ("label_dict", "resize", "resize_interpolation", "expand")}
+    config = {"cropmodel": {**theirs, "lr": settings["lr"]}, METADATA_KEY: settings}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _metadata(crop_model: CropModel, particulars: dict[str, Any]) -> dict[str, Any]:
+    """What `model_info` wants to know, and all that predictions depend on beside the weights."""
+    return {
         "format": FORMAT,
         "kind": "cropmodel",
         "architecture": REVISION,
-        "config": settings,
+        "config": crop_model.settings(),
         "labels": list(crop_model.labels),
         **particulars,
     }
-    text = json.dumps(metadata, sort_keys=True)
-    save_file(tensors, str(folder / "model.safetensors"), {METADATA_KEY: text, "format": "pt"})
-    theirs = {k: settings[k] for k in ("label_dict", "resize", "resize_interpolation", "expand")}
-    config = {"cropmodel": {**theirs, "lr": settings["lr"]}, "geosweep": settings}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return folder

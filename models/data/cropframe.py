@@ -12,12 +12,16 @@ from ...catalog.errors import AnnotationError
 from .frame import BOX, is_negative
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import NDArray
 
+    BoxSource = pd.DataFrame | str | Path | list[str]
+
 
 def labelled_boxes(
-    source: pd.DataFrame | str | Path,
+    source: BoxSource,
     label_column: str = "label",
     *,
     min_score: float | None = None,
@@ -29,8 +33,8 @@ def labelled_boxes(
     ----------
     source
         A frame with `image_path`, `xmin`, `ymin`, `xmax`, `ymax` and `label_column`, such as those of
-        `read_annotations`, `predict_tile` and `Result.to_geopandas`; an annotation file that
-        `read_annotations` reads; or the folder of a geosweep output.
+        `read_annotations`, `predict_tile` and `Result.to_geopandas`; what `read_annotations` reads;
+        or the folder of a geosweep output.
     label_column
         The column that becomes ``label``, such as ``cropmodel_label``.
     min_score
@@ -89,9 +93,15 @@ def image_files(frame: pd.DataFrame, root_dir: str | Path | None = None) -> list
     return [paths[str(path)] for path in frame["image_path"]]
 
 
-def _read(source: pd.DataFrame | str | Path, root_dir: str | Path | None) -> pd.DataFrame:
-    if not isinstance(source, (str, Path)):
+def _read(source: BoxSource, root_dir: str | Path | None) -> pd.DataFrame:
+    import pandas as pd
+
+    if isinstance(source, pd.DataFrame):
         return source
+    from .annotations import read_annotations
+
+    if isinstance(source, list):
+        return read_annotations(source, root_dir=root_dir)
     if "://" in str(source):
         raise AnnotationError(
             f"{source}: is not on a local disk; read it with Result.to_geopandas or geopandas and "
@@ -99,8 +109,6 @@ def _read(source: pd.DataFrame | str | Path, root_dir: str | Path | None) -> pd.
         )
     if (Path(source) / "items").is_dir():
         return _read_output(Path(source))
-    from .annotations import read_annotations
-
     return read_annotations(source, root_dir=root_dir)
 
 
@@ -123,47 +131,50 @@ def _read_output(folder: Path) -> pd.DataFrame:
 
 
 def sample_per_class(
-    frame: pd.DataFrame, per_class: int | Literal["min"] | None, seed: int = 0
-) -> pd.DataFrame:
-    """Keep at most `per_class` random rows of each label; ``min``: as many as the rarest has."""
-    if per_class is None or len(frame) == 0:
-        return frame
+    labels: Sequence[Any], per_class: int | Literal["min"] | None, seed: int = 0
+) -> NDArray[np.int64]:
+    """Choose at most `per_class` random rows of each label; ``min``: as many as the rarest has.
+
+    Returns
+    -------
+    NDArray
+        Numbers of the chosen rows, in order; all of them if `per_class` is None.
+    """
+    groups = _shuffled(labels, seed)
+    if per_class is None or not groups:
+        return np.arange(len(labels))
     if per_class == "min":
-        per_class = int(frame["label"].value_counts().min())
+        per_class = min(map(len, groups))
     if not isinstance(per_class, int) or per_class < 1:
         raise AnnotationError(f"per_class is {per_class!r}: give a number from 1, 'min' or None.")
-    kept = [rows[:per_class] for rows in _shuffled(frame, seed)]
-    return frame.iloc[np.sort(np.concatenate(kept))]
+    return np.sort(np.concatenate([rows[:per_class] for rows in groups]))
 
 
 def split_by_class(
-    frame: pd.DataFrame, share: float, seed: int = 0
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    labels: Sequence[Any], share: float, seed: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Hold out a share of each label's rows at random.
 
-    Each label of two rows or more keeps at least one on either side. Objects that lie side by side
+    Each label of two rows or more has at least one on either side. Objects that lie side by side
     look alike: for an honest figure validate on other images instead.
 
     Returns
     -------
-    tuple of DataFrame
-        The rest, and what is held out.
+    tuple of NDArray
+        Numbers of the rows that stay, and of those held out, in order.
     """
     if not 0 < share < 1:
-        raise AnnotationError(f"val_share is {share}: give a number between 0 and 1.")
-    held: list[NDArray[Any]] = [np.zeros(0, np.int64)]
-    for rows in _shuffled(frame, seed):
-        count = min(max(1, round(share * len(rows))), len(rows) - 1)
-        held.append(rows[:count])
-    mask = np.zeros(len(frame), bool)
-    mask[np.concatenate(held)] = True
-    return frame.iloc[np.flatnonzero(~mask)], frame.iloc[np.flatnonzero(mask)]
+        raise AnnotationError(f"The share to hold out is {share}: give a number between 0 and 1.")
+    held = np.zeros(len(labels), bool)
+    for rows in _shuffled(labels, seed):
+        held[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _shuffled(frame: pd.DataFrame, seed: int) -> list[NDArray[np.int64]]:
+def _shuffled(labels: Sequence[Any], seed: int) -> list[NDArray[np.int64]]:
     """Row numbers of each label in random order; a label's do not depend on the other labels."""
-    labels = frame["label"].to_numpy()
+    names = np.array([str(label) for label in labels], object)
     return [
-        np.random.default_rng([seed, *label.encode()]).permutation(np.flatnonzero(labels == label))
-        for label in sorted(set(labels))
+        np.random.default_rng([seed, *name.encode()]).permutation(np.flatnonzero(names == name))
+        for name in sorted(set(names))
     ]

@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
+    from numpy.typing import NDArray
 
 MAX_OPEN = 8
 """Rasters that a dataset keeps open in a process."""
@@ -94,6 +95,12 @@ class CropFolder(DatasetFolder):
         )
         if not self.samples:
             raise AnnotationError(f"{root}: holds no crops ({', '.join(IMG_EXTENSIONS)}).")
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
+        """Keep these samples alone, and return the dataset."""
+        self.samples = [self.samples[row] for row in rows]
+        self.targets = [target for _, target in self.samples]
+        return self
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """Return the folders, and which class each is; torchvision asks for this."""
