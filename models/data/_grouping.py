@@ -42,6 +42,7 @@ class BoxedImage:
 
 def sorted_labels(frame: pd.DataFrame) -> tuple[str, ...]:
     """Return the labels of a frame's boxes, sorted, whatever the order of its rows."""
+    _require(frame)
     return tuple(sorted({str(label) for label in frame["label"].dropna()}))
 
 
@@ -65,11 +66,7 @@ def boxed_images(
     AnnotationError
         If a column is missing, a box has no area or no label, or a label is not in `labels`.
     """
-    missing = [name for name in ("image_path", *BOX, "label") if name not in frame]
-    if missing:
-        raise AnnotationError(
-            f"The annotations have no column {missing[0]!r}; read them with read_annotations."
-        )
+    _require(frame)
     if len(frame) == 0:
         raise AnnotationError("There are no annotations, so there is nothing to train on.")
     root = str(root_dir or frame.attrs.get("root_dir", "."))
@@ -90,6 +87,14 @@ def boxed_images(
         )
         for path, rows in groups.items()
     ]
+
+
+def _require(frame: pd.DataFrame) -> None:
+    missing = [name for name in ("image_path", *BOX, "label") if name not in frame]
+    if missing:
+        raise AnnotationError(
+            f"The annotations have no column {missing[0]!r}; read them with read_annotations."
+        )
 
 
 def _check(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from ...catalog.errors import RasterError
+from .headers import is_remote, open_image, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,7 +138,7 @@ class RasterReader:
         return self._infos[file]
 
     def _describe(self, file: str) -> RasterInfo:
-        with _open(file) as dataset:
+        with open_image(file) as dataset:
             bands = self._choose_bands(dataset, file)
             low, high = self._value_range(dataset, bands, file)
             gsd = self._gsd(dataset, file)
@@ -146,7 +146,7 @@ class RasterReader:
             width, height = dataset.width, dataset.height
             shape = (width, height)
             if level is not None:
-                with _open(file, overview_level=level) as overview:
+                with open_image(file, overview_level=level) as overview:
                     shape = (overview.width, overview.height)
             wide = shape[0] * shape[1] * 3 * np.dtype(dataset.dtypes[0]).itemsize
             return RasterInfo(
@@ -168,7 +168,7 @@ class RasterReader:
     def _choose_bands(self, dataset: rasterio.DatasetReader, file: str) -> tuple[int, int, int]:
         if ColorInterp.palette in dataset.colorinterp:
             raise RasterError(
-                f"{file} holds palette indices, not colours; expand it first with "
+                f"{shown(file)} holds palette indices, not colours; expand it first with "
                 "gdal_translate -expand rgb."
             )
         if self._bands is None:
@@ -179,7 +179,7 @@ class RasterReader:
             )
             if len(bands) != 3:
                 raise RasterError(
-                    f"{file} has {len(bands)} bands and detectors take 3: say which with bands, for "
+                    f"{shown(file)} has {len(bands)} bands and detectors take 3: say which with bands, for "
                     "example [1, 2, 3], or [1, 1, 1] for grey."
                 )
         else:
@@ -196,13 +196,13 @@ class RasterReader:
             odd = next((kind for kind in kinds if kind.kind != "u"), None)
             if odd is not None:
                 raise RasterError(
-                    f"{file} is {odd}, which has no natural black and white: say which values they "
+                    f"{shown(file)} is {odd}, which has no natural black and white: say which values they "
                     "are with rescale, for example [0, 3000]."
                 )
             if any(kind.itemsize > 1 for kind in kinds):
                 _log.info(
                     "%s is %s: its values are divided by %d; give rescale if white is darker.",
-                    file,
+                    shown(file),
                     kinds[0],
                     np.iinfo(kinds[0]).max,
                 )
@@ -217,7 +217,7 @@ class RasterReader:
             return 1.0
         if dataset.crs is None or dataset.transform.is_identity:
             raise RasterError(
-                f"{file} has no georeferencing, so resolution can't be reached; leave it out."
+                f"{shown(file)} has no georeferencing, so resolution can't be reached; leave it out."
             )
         return math.sqrt(_pixel_area_m2(dataset))
 
@@ -286,26 +286,16 @@ class RasterReader:
         dataset = self._handles.get(info.file)
         if dataset is None:
             level = {} if info.level is None else {"overview_level": info.level}
-            dataset = self._handles[info.file] = _open(info.file, **level)
+            dataset = self._handles[info.file] = open_image(info.file, **level)
             if len(self._handles) > MAX_OPEN:
                 self._handles.popitem(last=False)[1].close()
         self._handles.move_to_end(info.file)
         try:
             return dataset.read(list(info.bands), window=window)
         except (RasterioError, OSError) as error:
-            raise RasterError(f"{info.file} can't be read: {_reason(error)}.") from error
-
-
-def _open(file: str, **options: Any) -> rasterio.DatasetReader:
-    # Sidecars of a remote raster cost a request each; a local one may hold its georeferencing there.
-    env: dict[str, Any] = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"} if "://" in file else {}
-    try:
-        with rasterio.Env(**env), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            # Not shared: GDAL would hand the same dataset to two readers.
-            return rasterio.open(file, sharing=False, **options)
-    except (RasterioError, OSError) as error:
-        raise RasterError(f"{file} can't be opened: {_reason(error)}.") from error
+            # GDAL's own words may repeat a signed URL.
+            reason = "" if is_remote(info.file) else f" ({_reason(error)})"
+            raise RasterError(f"{shown(info.file)} can't be read at {window}{reason}.") from None
 
 
 def _band_number(dataset: rasterio.DatasetReader, band: int | str, file: str) -> int:
@@ -313,12 +303,14 @@ def _band_number(dataset: rasterio.DatasetReader, band: int | str, file: str) ->
         if band not in dataset.descriptions:
             named = [text for text in dataset.descriptions if text]
             raise RasterError(
-                f"{file} has no band named {band!r}; "
+                f"{shown(file)} has no band named {band!r}; "
                 f"its bands are {', '.join(named) if named else f'1 to {dataset.count}, unnamed'}."
             )
         return dataset.descriptions.index(band) + 1
     if not 1 <= band <= dataset.count:
-        raise RasterError(f"{file} has bands 1 to {dataset.count}, and bands asks for {band}.")
+        raise RasterError(
+            f"{shown(file)} has bands 1 to {dataset.count}, and bands asks for {band}."
+        )
     return band
 
 

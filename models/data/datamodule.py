@@ -120,6 +120,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         else:
             self._train = Part(whole, None)
             self._val = None if val is None else Part(_frame(val, root_dir), None)
+            _warn_of_shared(self._train, self._val)
         self.train_dataset: BoxDataset | None = None
         """Made by `setup`."""
         self.val_dataset: WindowDataset | None = None
@@ -259,6 +260,15 @@ def _frame(annotations: Annotations, root_dir: str | None) -> pd.DataFrame:
     from .annotations import read_annotations
 
     return read_annotations(annotations, root_dir=root_dir)
+
+
+def _warn_of_shared(train: Part, val: Part | None) -> None:
+    shared = set() if val is None else set(train.frame["image_path"]) & set(val.frame["image_path"])
+    if shared:
+        _log.warning(
+            "%s is trained on and validated on: its figures say nothing about new images.",
+            sorted(shared)[0] if len(shared) == 1 else f"{sorted(shared)[0]} (with others)",
+        )
 
 
 def _described(dataset: BoxDataset) -> str:

@@ -78,6 +78,7 @@ class BoxDataset(Dataset[Sample]):
             image.boxes / info.factors for image, info in zip(self.images, self._infos, strict=True)
         ]
         self._regions = self._level_regions(regions)
+        self._plan()
 
     def _level_regions(self, regions: Mapping[str, Sequence[Rectangle]] | None) -> NDArray:
         """The parts of the images to use: int64 (R, 5) of image number, x0, y0, x1, y1."""
@@ -110,6 +111,10 @@ class BoxDataset(Dataset[Sample]):
             if self.transform is not None:
                 image, target = _transformed(self.transform, image, target)
         return image, target
+
+    def _plan(self) -> None:
+        """Settle which windows there are."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -186,10 +191,7 @@ class WindowDataset(BoxDataset):
         If an image can't be opened.
     """
 
-    def __init__(
-        self, frame: pd.DataFrame, windows: WindowConfig | None = None, **settings: Any
-    ) -> None:
-        super().__init__(frame, windows, **settings)
+    def _plan(self) -> None:
         places = [self._grid(number) for number in range(len(self._regions))]
         # Of each window the number of its region, xoff, yoff, width, height.
         self._places = np.concatenate([np.zeros((0, 5), np.int64), *places])

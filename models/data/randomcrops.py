@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ...catalog.errors import AnnotationError, TrainingError
-from .config import WindowConfig
 from .dataset import BoxDataset
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from .dataset import Sample
@@ -44,10 +42,7 @@ class RandomCropDataset(BoxDataset):
         If an image can't be opened.
     """
 
-    def __init__(
-        self, frame: pd.DataFrame, windows: WindowConfig | None = None, **settings: Any
-    ) -> None:
-        super().__init__(frame, windows or WindowConfig(sampling="crops"), **settings)
+    def _plan(self) -> None:
         if self.windows.size is None:
             raise TrainingError("Random crops need a size; windows.size is null.")
         self._size = self.windows.size

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
-from torchvision.io import write_png
 from torchvision.transforms.v2.functional import pil_to_tensor
 from torchvision.utils import draw_bounding_boxes, make_grid
+
+from ...catalog.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,11 @@ def show_batch(
     -------
     Tensor
         The picture, uint8 (3, H, W).
+
+    Raises
+    ------
+    OutputError
+        If the file can't be written.
     """
     images, targets = batch
     colours = [_colour(i, len(labels)) for i in range(len(labels))]
@@ -59,7 +65,10 @@ def show_batch(
     legend = _legend(labels, colours, targets, grid.shape[2])
     picture = torch.cat([legend, grid], dim=1)
     if path is not None:
-        write_png(picture, str(path))
+        try:
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path, format="PNG")
+        except OSError as error:
+            raise OutputError(f"The picture {path} can't be written: {error.strerror}.") from error
     return picture
 
 
