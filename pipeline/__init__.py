@@ -21,6 +21,7 @@ from ..catalog.errors import (
 )
 
 if TYPE_CHECKING:
+    from .annotated import predict_file
     from .job import Job
     from .map import write_map
     from .outputs import read_output
@@ -38,6 +39,7 @@ _HOMES = {
     "Result": ".result",
     "iter_windows": ".window_arrays",
     "plan": ".planner",
+    "predict_file": ".annotated",
     "predict_image": ".predict",
     "predict_tile": ".predict",
     "read_output": ".outputs",
@@ -61,6 +63,7 @@ __all__ = [
     "StorageError",
     "iter_windows",
     "plan",
+    "predict_file",
     "predict_image",
     "predict_tile",
     "read_output",
