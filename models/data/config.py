@@ -12,6 +12,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Range = tuple[float, float]
+Rectangle = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels."""
 
 
 class AugmentConfig(Block):
@@ -154,6 +156,9 @@ class DataConfig(Block):
         Folder of relative image paths; None for the folder of each annotation file.
     split_by
         What is held out where `val` is a share: whole images, or blocks of ground inside them.
+    train_regions, val_regions
+        For an `image_path`, the rectangles [x0, y0, x1, y1] in pixels to train or validate on; images
+        that are not named are used whole. Not where `val` is a share.
     windows, augment
         How windows are cut and varied. No augmentation if `augment` is null.
     batch_size
@@ -167,6 +172,8 @@ class DataConfig(Block):
     labels: tuple[str, ...] | None = None
     root_dir: str | None = None
     split_by: Literal["image", "block"] = "image"
+    train_regions: dict[str, list[Rectangle]] | None = None
+    val_regions: dict[str, list[Rectangle]] | None = None
     windows: WindowConfig = WindowConfig()
     augment: AugmentConfig | None = AugmentConfig()
     batch_size: Annotated[int, Field(gt=0)] = 4

@@ -6,6 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import lightning
+import numpy as np
+import shapely
 import torch
 from torch.utils.data import DataLoader, Sampler
 
@@ -19,13 +21,14 @@ from .randomcrops import RandomCropDataset
 from .splitting import Part, split_annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
+    from shapely.geometry.base import BaseGeometry
     from torch import Tensor
 
-    from .config import DataConfig
+    from .config import DataConfig, Rectangle
     from .dataset import Sample, Target
 
     Annotations = pd.DataFrame | str | Path | Sequence[str | Path]
@@ -58,6 +61,9 @@ class DetectionDataModule(lightning.LightningDataModule):
     split_by
         What is held out where `val` is a share: whole ``image``s, or a ``block`` of ground inside
         them. Images that overlap on the map are never divided.
+    train_regions, val_regions
+        For an `image_path`, the rectangles (x0, y0, x1, y1) in pixels to train or validate on; images
+        that are not named are used whole. Not where `val` is a share.
     batch_size
         Windows in a batch.
     num_workers
@@ -84,6 +90,8 @@ class DetectionDataModule(lightning.LightningDataModule):
         windows: WindowConfig | None = None,
         augment: AugmentConfig | Callable[[Tensor, Target], Sample] | None = None,
         split_by: str = "image",
+        train_regions: Mapping[str, Sequence[Rectangle]] | None = None,
+        val_regions: Mapping[str, Sequence[Rectangle]] | None = None,
         batch_size: int = 4,
         num_workers: int = 0,
         seed: int = 0,
@@ -95,6 +103,11 @@ class DetectionDataModule(lightning.LightningDataModule):
             raise TrainingError(f"val is {val}: give a share above 0 and below 1, or annotations.")
         if split_by not in ("image", "block"):
             raise TrainingError(f"split_by is {split_by!r}: say 'image' or 'block'.")
+        if isinstance(val, float | int) and (train_regions or val_regions):
+            raise TrainingError(
+                f"val is {val}, a share, which settles the regions: leave train_regions and "
+                "val_regions out, or give annotations to validate on."
+            )
         self.windows, self.augment = windows or WindowConfig(), augment
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self._start_method = start_method
@@ -118,8 +131,8 @@ class DetectionDataModule(lightning.LightningDataModule):
                 reader=self._reader,
             )
         else:
-            self._train = Part(whole, None)
-            self._val = None if val is None else Part(_frame(val, root_dir), None)
+            self._train = Part(whole, train_regions)
+            self._val = None if val is None else Part(_frame(val, root_dir), val_regions)
             _warn_of_shared(self._train, self._val)
         self.train_dataset: BoxDataset | None = None
         """Made by `setup`."""
@@ -263,12 +276,19 @@ def _frame(annotations: Annotations, root_dir: str | None) -> pd.DataFrame:
 
 
 def _warn_of_shared(train: Part, val: Part | None) -> None:
-    shared = set() if val is None else set(train.frame["image_path"]) & set(val.frame["image_path"])
-    if shared:
-        _log.warning(
-            "%s is trained on and validated on: its figures say nothing about new images.",
-            sorted(shared)[0] if len(shared) == 1 else f"{sorted(shared)[0]} (with others)",
-        )
+    both = set() if val is None else set(train.frame["image_path"]) & set(val.frame["image_path"])
+    for path in sorted(both):
+        if _outline(train, path).intersection(_outline(val, path)).area > 0:  # type: ignore[arg-type]
+            _log.warning(
+                "%s is trained on and validated on: its figures say nothing about new images.", path
+            )
+            return
+
+
+def _outline(part: Part, path: str) -> BaseGeometry:
+    everywhere = [(-1e9, -1e9, 1e9, 1e9)]
+    rectangles = np.array((part.regions or {}).get(path, everywhere), np.float64)
+    return shapely.unary_union(shapely.box(*rectangles.reshape(-1, 4).T))
 
 
 def _described(dataset: BoxDataset) -> str:

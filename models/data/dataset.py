@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from ...catalog.errors import AnnotationError
+from ...catalog.errors import AnnotationError, TrainingError
 from ._grouping import boxed_images, sorted_labels
 from ._reader import RasterReader
 from ._windows import cut_boxes, window_offsets
 from .augment import mosaic
-from .config import WindowConfig
+from .config import Rectangle, WindowConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +32,6 @@ Target = dict[str, Any]
 """boxes float32 (N, 4), labels int64 (N,), image_path, window (xoff, yoff, width, height)."""
 Sample = tuple["Tensor", Target]
 """float32 (3, H, W) in 0–1, and its target."""
-Rectangle = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in pixels."""
 Window = tuple[int, int, int, int]
 """xoff, yoff, width, height in pixels."""
 
@@ -82,14 +80,24 @@ class BoxDataset(Dataset[Sample]):
 
     def _level_regions(self, regions: Mapping[str, Sequence[Rectangle]] | None) -> NDArray:
         """The parts of the images to use: int64 (R, 5) of image number, x0, y0, x1, y1."""
+        regions = regions or {}
+        unknown = set(regions) - {image.path for image in self.images}
+        if unknown:
+            raise TrainingError(
+                f"The regions name {sorted(unknown)[0]}, which has no annotations; write its "
+                "image_path as the annotations have it."
+            )
         rows = []
         for i, (image, info) in enumerate(zip(self.images, self._infos, strict=True)):
-            if regions is None:
-                rows.append((i, 0, 0, info.width, info.height))
-                continue
-            for rectangle in regions.get(image.path, ()):
-                x0, y0, x1, y1 = np.asarray(rectangle, np.float64) / info.factors
-                low, high = np.ceil([x0, y0]), np.floor([x1, y1])
+            size = np.array([info.width, info.height])
+            whole = (0, 0, info.full_width, info.full_height)
+            for rectangle in regions.get(image.path, (whole,)):
+                corners = np.asarray(rectangle, np.float64).reshape(2, 2) / info.factors[:2]
+                # Inwards: regions that meet must not share a pixel of the level.
+                low, high = (
+                    np.ceil(np.maximum(corners[0], 0)),
+                    np.floor(np.minimum(corners[1], size)),
+                )
                 if (high > low).all():
                     rows.append((i, *low, *high))
         return np.array(rows, np.int64).reshape(-1, 5)
@@ -167,8 +175,8 @@ class WindowDataset(BoxDataset):
     labels
         The classes in their order; those of the frame, sorted, if None.
     regions
-        For each `image_path`, the rectangles (x0, y0, x1, y1) in pixels to which windows are kept;
-        whole images if None.
+        For an `image_path`, the rectangles (x0, y0, x1, y1) in pixels to which windows are kept;
+        images that are not named are used whole.
     transform
         Called with an image and its target, returns both; ``torchvision.transforms.v2`` and `Augment`
         fit. Images come as ``tv_tensors.Image``, boxes as ``tv_tensors.BoundingBoxes``.
@@ -187,6 +195,8 @@ class WindowDataset(BoxDataset):
     ------
     AnnotationError
         If annotations don't fit, or leave no window.
+    TrainingError
+        If `regions` names an image that has no annotations.
     RasterError
         If an image can't be opened.
     """

@@ -37,7 +37,7 @@ class RandomCropDataset(BoxDataset):
     AnnotationError
         If annotations don't fit.
     TrainingError
-        If a weight names an image that has no annotations.
+        If `regions` or a weight names an image that has no annotations.
     RasterError
         If an image can't be opened.
     """

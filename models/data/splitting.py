@@ -10,10 +10,10 @@ import shapely
 from ...catalog.errors import AnnotationError
 from ._grouping import boxed_images, sorted_labels
 from ._reader import RasterReader
-from .config import WindowConfig
+from .config import Rectangle, WindowConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -24,14 +24,12 @@ BLOCK_WINDOWS = 3
 """Side of a block, in windows: larger ones cut fewer objects at their borders, smaller ones mix
 training and validation better."""
 
-Rectangle = tuple[float, float, float, float]
-
 
 class Part(NamedTuple):
     """Annotations, and the rectangles (x0, y0, x1, y1) of each image to use; None for all of it."""
 
     frame: pd.DataFrame
-    regions: dict[str, list[Rectangle]] | None
+    regions: Mapping[str, Sequence[Rectangle]] | None
 
 
 class _Unit(NamedTuple):

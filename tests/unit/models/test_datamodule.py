@@ -180,6 +180,24 @@ def test_training_and_validating_on_one_image_is_said(rows, caplog):
     assert "a.png is trained on and validated on" in caplog.text
 
 
+def test_regions_divide_an_image_by_hand(rows, caplog):
+    one = rows[rows["image_path"] == "a.png"]
+    upper, lower = {"a.png": [(0, 0, 150, 50)]}, {"a.png": [(0, 50, 150, 100)]}
+    data = DetectionDataModule(one, one, windows=SMALL, train_regions=upper, val_regions=lower)
+    windows = [
+        [target["window"] for _, target in flat(loader)]
+        for loader in (data.train_dataloader(), data.val_dataloader())
+    ]
+    assert [sorted(side) for side in windows] == [
+        [(x, y, 50, 50) for x in (0, 50, 100)] for y in (0, 50)
+    ]
+    assert not caplog.text
+    with pytest.raises(TrainingError, match=r"regions name b\.png, which has no annotations"):
+        DetectionDataModule(one, train_regions={"b.png": [(0, 0, 9, 9)]}).setup()
+    with pytest.raises(TrainingError, match="a share, which settles the regions"):
+        DetectionDataModule(rows, 0.5, train_regions=upper)
+
+
 def test_whole_images_are_held_out(rows):
     train, val = split_annotations(rows, 0.4, seed=0)
     assert not set(train.frame["image_path"]) & set(val.frame["image_path"])
