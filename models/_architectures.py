@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._sources import WeightsSource
     from .info import ModelInfo
 
-SINGLESHOT = "singleshot-1"
+SINGLESHOT = "singleshot-2"
 RETINANET = "retinanet-resnet50-fpn-1"
 FASTERRCNN = "fasterrcnn-resnet50-fpn-1"
 

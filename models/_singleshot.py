@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, generalized_box_iou_loss, sigmoid_focal_loss
 
 from ._architectures import SINGLESHOT
@@ -131,6 +132,19 @@ class _Head(nn.Module):
         return {"classification": classification / count, "bbox_regression": regression / count}
 
 
+class _OwnScale(GeneralizedRCNNTransform):
+    """torchvision's normalisation and padding, of images at their own scale.
+
+    torchvision's switch for that, `_skip_resize`, holds in training mode only: in eval mode it would
+    still scale the shorter side to 800 px.
+    """
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target
+
+
 def build_singleshot(
     config: SingleShotConfig, *, score_threshold: float = 0.3, nms_iou: float = 0.5
 ) -> RetinaNet:
@@ -151,11 +165,9 @@ def build_singleshot(
     ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
     anchors = AnchorGenerator(config.anchor_sizes, ratios)
     mean, std = normalization(config.backbone)
-    return RetinaNet(
+    network = RetinaNet(
         _Pyramid(config.backbone, config.channels, config.strides),
         config.num_classes,
-        image_mean=list(mean),
-        image_std=list(std),
         anchor_generator=anchors,
         head=_Head(config, anchors.num_anchors_per_location()[0]),
         proposal_matcher=Matcher(config.fg_iou, config.bg_iou, allow_low_quality_matches=True),
@@ -163,8 +175,9 @@ def build_singleshot(
         nms_thresh=nms_iou,
         detections_per_img=config.detections_per_image,
         topk_candidates=config.candidates_per_level,
-        _skip_resize=True,
     )
+    network.transform = _OwnScale(0, 0, list(mean), list(std))
+    return network
 
 
 build = build_singleshot

@@ -32,7 +32,7 @@ class ModelInfo:
     labels
         Label names by index; empty where only building the model would tell (import paths).
     architecture
-        Name and revision of the network, for example ``singleshot-1``.
+        Name and revision of the network, for example ``singleshot-2``.
     description, licence
         Empty where the file does not say.
     window_size
@@ -43,6 +43,8 @@ class ModelInfo:
         The model's own, applied unless `load_detector` is told others.
     empty_threshold
         A tile filter's own: score of ``empty`` from which a window may be dropped.
+    bands
+        Bands of a crop model's crops, by 1-based numbers or names; None for the detector's three.
     metrics
         Measured accuracy, as in the model card.
     training_data
@@ -63,6 +65,7 @@ class ModelInfo:
     score_threshold: float | None = None
     nms_iou: float | None = None
     empty_threshold: float | None = None
+    bands: tuple[int | str, ...] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     training_data: str = ""
     weights: Path | None = None
