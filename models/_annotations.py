@@ -1,17 +1,17 @@
-"""Labelled images for training: Pascal VOC XML and DeepForest-style CSV into arrays."""
+"""Small labelled images whole in memory, for demos and measurements; and where such imagery is."""
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..catalog.errors import ModelError
+from ..catalog.errors import AnnotationError, ModelError
+from .data import read_annotations
+from .data.headers import open_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,72 +52,25 @@ class LabelledImage:
         )
 
 
-def read_voc(path: str | Path) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Read boxes (N, 4) and label names from a Pascal VOC XML file."""
-    try:
-        objects = list(ET.parse(path).getroot().iter("object"))
-    except (OSError, ET.ParseError) as error:
-        raise ModelError(f"{path}: not a readable Pascal VOC XML file ({error}).") from error
-    boxes = np.zeros((len(objects), 4), np.float32)
-    labels = []
-    for i, item in enumerate(objects):
-        values = [item.findtext(f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax")]
-        name = item.findtext("name")
-        if name is None or None in values:
-            raise ModelError(f"{path}: object {i} lacks its name or a corner of its bndbox.")
-        boxes[i] = [float(v) for v in values if v is not None]
-        labels.append(name)
-    return boxes, tuple(labels)
-
-
-def read_csv(
-    path: str | Path, image: str | None = None
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Read boxes (N, 4) and label names from a CSV (image_path, xmin, ymin, xmax, ymax, label).
-
-    Parameters
-    ----------
-    path
-        The file.
-    image
-        Only rows with this ``image_path``; all rows if None.
-    """
-    with Path(path).open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if image is None or r["image_path"] == image]
-    try:
-        boxes = [[float(r[k]) for k in ("xmin", "ymin", "xmax", "ymax")] for r in rows]
-        labels = tuple(r["label"] for r in rows)
-    except (KeyError, ValueError) as error:
-        message = f"{path}: needs the columns xmin, ymin, xmax, ymax and label ({error!r})."
-        raise ModelError(message) from error
-    return np.array(boxes, np.float32).reshape(-1, 4), labels
-
-
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read the first three bands of an 8-bit raster as uint8 (3, H, W)."""
-    import rasterio
-    from rasterio.errors import RasterioIOError
-
-    try:
-        with rasterio.open(path) as source:
-            if source.count < 3 or source.dtypes[0] != "uint8":
-                raise ModelError(
-                    f"{path}: training needs 8-bit RGB, this has {source.count} band(s) of "
-                    f"{source.dtypes[0]}."
-                )
-            return source.read((1, 2, 3))
-    except RasterioIOError as error:
-        raise ModelError(f"{path}: can't be read as an image ({error}).") from error
-
-
 def load_labelled(image: str | Path, annotations: str | Path) -> LabelledImage:
-    """Load an image with its ``.xml`` or ``.csv`` annotations."""
+    """Load an 8-bit RGB image with its rows of an annotation file.
+
+    Raises
+    ------
+    AnnotationError
+        If the annotations can't be used, or the image is not 8-bit RGB.
+    """
     image = Path(image)
-    if Path(annotations).suffix == ".csv":
-        boxes, labels = read_csv(annotations, image.name)
-    else:
-        boxes, labels = read_voc(annotations)
-    return LabelledImage(image.name, read_image(image), boxes, labels)
+    frame: Any = read_annotations(annotations, root_dir=image.parent)
+    frame = frame[(frame["image_path"] == image.name) & frame["label"].notna()]
+    with open_image(str(image)) as source:
+        if source.count < 3 or source.dtypes[0] != "uint8":
+            raise AnnotationError(
+                f"{image}: 8-bit RGB is needed, this has {source.count} band(s) of {source.dtypes[0]}."
+            )
+        pixels = source.read((1, 2, 3))
+    boxes = frame[["xmin", "ymin", "xmax", "ymax"]].to_numpy(np.float32)
+    return LabelledImage(image.name, pixels, boxes, tuple(frame["label"]))
 
 
 def deepforest_data() -> Path:

@@ -113,8 +113,13 @@ def read_annotations(
     if problems and on_error == "raise":
         raise AnnotationError(_sentence(problems))
     if problems:
+        log.warning(
+            "%d of %d rows of the annotations are left out; the first is %s.",
+            len(problems),
+            len(table),
+            problems[0],
+        )
         table = table[table["why"].isna()]
-        log.warning("%d rows of the annotations are left out: %s", len(problems), problems[0])
     return _frame(table, root, sizes)
 
 

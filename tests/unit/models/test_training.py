@@ -6,12 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geosweep.catalog.errors import ModelError
-from geosweep.models._annotations import LabelledImage, load_labelled, read_csv, read_voc
+from geosweep.catalog.errors import AnnotationError
+from geosweep.models._annotations import LabelledImage, load_labelled
 from geosweep.models._augment import CropConfig, RandomCrops, clip_boxes, dihedral
 from geosweep.models._efficientnet import EfficientNetLite0, load_imagenet
 from geosweep.models._fit import FitConfig, fit_detector
 from geosweep.models._singleshot import SingleShotConfig, build_singleshot
+from tests.rasters import write_raster
 
 SMALL = SingleShotConfig(channels=16, strides=(8,), anchor_sizes=((16, 32),), head_convs=1)
 
@@ -187,21 +188,11 @@ def test_rows_keep_what_is_inside():
         assert (y1 - y0) >= 5
 
 
-def test_readers_name_what_is_wrong(tmp_path):
-    bad = tmp_path / "a.xml"
-    bad.write_text("<annotation><object><name>Tree</name></object></annotation>")
-    with pytest.raises(ModelError, match=r"a\.xml: object 0 lacks"):
-        read_voc(bad)
-    bad.write_text("not xml")
-    with pytest.raises(ModelError, match="Pascal VOC"):
-        read_voc(bad)
-    table = tmp_path / "a.csv"
-    table.write_text("image_path,xmin\na.png,1\n")
-    with pytest.raises(ModelError, match=r"a\.csv: needs the columns"):
-        read_csv(table)
-    table.write_text("image_path,xmin,ymin,xmax,ymax,label\nnone.png,1,2,3,4,Tree\n")
-    with pytest.raises(ModelError, match="can't be read"):
-        load_labelled(tmp_path / "none.png", table)
+def test_labelled_images_are_8_bit(tmp_path):
+    write_raster(tmp_path / "a.tif", np.zeros((3, 9, 9), np.uint16))
+    (tmp_path / "a.csv").write_text("image_path,xmin,ymin,xmax,ymax,label\na.tif,1,2,3,4,Tree\n")
+    with pytest.raises(AnnotationError, match=r"a\.tif: 8-bit RGB is needed"):
+        load_labelled(tmp_path / "a.tif", tmp_path / "a.csv")
 
 
 def test_readers_agree_with_the_files(held_out):
