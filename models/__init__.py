@@ -41,8 +41,21 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, evaluate
     from .tilefilter import TileFilter, TileScorer, load_tile_filter
     from .tilethreshold import TileThreshold, TileVerdict, choose_threshold, judge_windows
+    from .training import (
+        AnchorSuggestion,
+        DetectorModule,
+        DetectorTraining,
+        OptimizerConfig,
+        TrainedDetector,
+        TrainerConfig,
+        make_trainer,
+        suggest_anchors,
+        train_detector,
+        train_detector_on_ray,
+    )
 
 __all__ = [
+    "AnchorSuggestion",
     "AnnotationProblem",
     "Augment",
     "AugmentConfig",
@@ -53,13 +66,18 @@ __all__ = [
     "DetectionDataModule",
     "Detections",
     "Detector",
+    "DetectorModule",
+    "DetectorTraining",
     "Evaluation",
     "ModelInfo",
+    "OptimizerConfig",
     "RandomCropDataset",
     "TileFilter",
     "TileScorer",
     "TileThreshold",
     "TileVerdict",
+    "TrainedDetector",
+    "TrainerConfig",
     "WindowConfig",
     "WindowDataset",
     "annotation_frame",
@@ -74,12 +92,16 @@ __all__ = [
     "load_crop_model",
     "load_detector",
     "load_tile_filter",
+    "make_trainer",
     "map_to_pixels",
     "model_info",
     "read_annotations",
     "show_batch",
     "split_annotations",
     "split_raster",
+    "suggest_anchors",
+    "train_detector",
+    "train_detector_on_ray",
     "write_annotations",
     "write_crops",
 ]
@@ -114,6 +136,21 @@ _LAZY = {
         ".data",
     ),
     **dict.fromkeys(("Evaluation", "evaluate"), ".evaluation"),
+    **dict.fromkeys(
+        (
+            "AnchorSuggestion",
+            "DetectorModule",
+            "DetectorTraining",
+            "OptimizerConfig",
+            "TrainedDetector",
+            "TrainerConfig",
+            "make_trainer",
+            "suggest_anchors",
+            "train_detector",
+            "train_detector_on_ray",
+        ),
+        ".training",
+    ),
     **dict.fromkeys(("TileFilter", "TileScorer", "load_tile_filter"), ".tilefilter"),
     **dict.fromkeys(
         ("TileThreshold", "TileVerdict", "choose_threshold", "judge_windows"), ".tilethreshold"

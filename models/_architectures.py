@@ -10,7 +10,7 @@ from ..catalog.errors import ModelError
 from ._netconfig import FasterRCNNConfig, NetworkConfig, RetinaNetConfig, SingleShotConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ._sources import WeightsSource
     from .info import ModelInfo
@@ -100,7 +100,7 @@ def read_network(
     ModelError
         If the architecture is unknown, or keys, shapes or the number of classes don't fit.
     """
-    from ._checkpoints import load_strictly, read_state, source_metadata
+    from ._checkpoints import load_strictly, read_state, source_metadata, without_prefix
 
     architecture = find_architecture(info.architecture, source.name)
     state, _ = read_state(source)
@@ -115,10 +115,3 @@ def read_network(
     network = architecture.build(config, score_threshold=score, nms_iou=nms)
     load_strictly(network, state, source.name)
     return network, config
-
-
-def without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the ``model.`` that a LightningModule puts before its network's keys."""
-    if any(key.startswith("model.") for key in state):
-        return {key.removeprefix("model."): value for key, value in state.items()}
-    return state

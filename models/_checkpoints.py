@@ -70,6 +70,13 @@ def read_state(source: WeightsSource) -> tuple[dict[str, Tensor], dict[str, Any]
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, extra
 
 
+def without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the ``model.`` that a LightningModule puts before its network's keys."""
+    if any(key.startswith("model.") for key in state):
+        return {key.removeprefix("model."): value for key, value in state.items()}
+    return state
+
+
 def source_metadata(source: WeightsSource) -> dict[str, Any]:
     """Return the geosweep metadata of a safetensors file or checkpoint; empty for other files."""
     if not source.is_checkpoint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -33,8 +34,9 @@ class _FromZero(FasterRCNN):
 
 
 def build(config: FasterRCNNConfig, *, score_threshold: float, nms_iou: float) -> FasterRCNN:
-    """Build the network with random weights; batch norm is frozen, as in torchvision."""
-    body = resnet50(weights=None, norm_layer=partial(FrozenBatchNorm2d, eps=1e-5))
+    """Build the network with random weights."""
+    norm = partial(FrozenBatchNorm2d, eps=1e-5) if config.norm == "frozen" else nn.BatchNorm2d
+    body = resnet50(weights=None, norm_layer=norm)
     ratios = (config.aspect_ratios,) * len(config.anchor_sizes)
     return _FromZero(
         _resnet_fpn_extractor(body, trainable_layers=5),

@@ -104,9 +104,11 @@ class _ResizingConfig(NetworkConfig):
     """Networks of torchvision that scale an image's shorter side to `min_size` at first.
 
     The longer side becomes at most `max_size`. `anchor_sizes` has a list of sides for each of the
-    pyramid's five levels, in pixels of the scaled image.
+    pyramid's five levels, in pixels of the scaled image. `norm` is ``frozen`` where the batch norm's
+    statistics are those of pretrained weights, and ``batch`` where they have to be learned.
     """
 
+    norm: Literal["frozen", "batch"] = "frozen"
     min_size: Count = 800
     max_size: Count = 1333
     anchor_sizes: tuple[tuple[Size, ...], ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -40,7 +41,8 @@ def build_retinanet(
     """
     if isinstance(config, int):
         config = RetinaNetConfig(num_classes=config)
-    body = resnet50(weights=None, norm_layer=partial(FrozenBatchNorm2d, eps=1e-5))
+    norm = partial(FrozenBatchNorm2d, eps=1e-5) if config.norm == "frozen" else nn.BatchNorm2d
+    body = resnet50(weights=None, norm_layer=norm)
     backbone = _resnet_fpn_extractor(
         body,
         trainable_layers=5,

@@ -50,7 +50,7 @@ class _Pyramid(nn.Module):
         return OrderedDict((k, features[k]) for k in self.keep)
 
 
-class _LevelHead(nn.Module):
+class LevelHead(nn.Module):
     """Class logits and box offsets for the anchors of one level."""
 
     def __init__(self, channels: int, anchors: int, classes: int, convs: int) -> None:
@@ -94,7 +94,7 @@ class _Head(nn.Module):
     def __init__(self, config: SingleShotConfig, anchors: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
-            _LevelHead(config.channels, anchors, config.num_classes, config.head_convs)
+            LevelHead(config.channels, anchors, config.num_classes, config.head_convs)
             for _ in config.strides
         )
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))

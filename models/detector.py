@@ -83,10 +83,7 @@ class TorchDetector:
         network.to(place, memory_format=layout)  # type: ignore[call-overload]
         self.network = network.eval()
         if self._autocast is not None:
-            # Box offsets decoded in bf16 would be off by pixels.
-            for name, module in network.named_modules():
-                if name in ("head", "rpn.head", "roi_heads.box_predictor"):
-                    module.register_forward_hook(_to_float)
+            keep_boxes_exact(network)
         _log.info("%s runs on %s", self.name, describe_device(place, self._threads))
 
     def detect(
@@ -201,6 +198,16 @@ def as_batch(images: Any, place: torch.device) -> torch.Tensor:
         f"images have dtype {batch.dtype}, expected uint8 in 0–255 or float in 0–1; "
         "rescale them first (`rescale` in the job file)."
     )
+
+
+def keep_boxes_exact(network: nn.Module) -> None:
+    """Let the heads of a network of torchvision's kind give fp32 under autocast, too.
+
+    Box offsets decoded in bf16 would be off by pixels.
+    """
+    for name, module in network.named_modules():
+        if name in ("head", "rpn.head", "roi_heads.box_predictor"):
+            module.register_forward_hook(_to_float)
 
 
 def set_limits(

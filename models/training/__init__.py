@@ -9,12 +9,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import TrainerConfig
+    from .anchors import AnchorSuggestion, suggest_anchors
+    from .config import OptimizerConfig, TrainerConfig
+    from .cropconfig import CropTraining
+    from .cropmodel import TrainedCropModel, train_cropmodel
+    from .detector import TrainedDetector, draw_batch, train_detector
+    from .detectorconfig import DetectorTraining
+    from .module import DetectorModule
+    from .raytrain import train_detector_on_ray
+    from .tileconfig import TileFilterConfig
+    from .tilefilter import TrainedTileFilter, train_tilefilter
     from .trainer import make_trainer
 
-__all__ = ["TrainerConfig", "make_trainer"]
+__all__ = [
+    "AnchorSuggestion",
+    "CropTraining",
+    "DetectorModule",
+    "DetectorTraining",
+    "OptimizerConfig",
+    "TileFilterConfig",
+    "TrainedCropModel",
+    "TrainedDetector",
+    "TrainedTileFilter",
+    "TrainerConfig",
+    "draw_batch",
+    "make_trainer",
+    "suggest_anchors",
+    "train_cropmodel",
+    "train_detector",
+    "train_detector_on_ray",
+    "train_tilefilter",
+]
 
-_LAZY = {"TrainerConfig": ".config", "make_trainer": ".trainer"}
+_LAZY = {
+    "AnchorSuggestion": ".anchors",
+    "CropTraining": ".cropconfig",
+    "DetectorModule": ".module",
+    "DetectorTraining": ".detectorconfig",
+    "OptimizerConfig": ".config",
+    "TileFilterConfig": ".tileconfig",
+    "TrainedCropModel": ".cropmodel",
+    "TrainedDetector": ".detector",
+    "TrainedTileFilter": ".tilefilter",
+    "TrainerConfig": ".config",
+    "draw_batch": ".detector",
+    "make_trainer": ".trainer",
+    "suggest_anchors": ".anchors",
+    "train_cropmodel": ".cropmodel",
+    "train_detector": ".detector",
+    "train_detector_on_ray": ".raytrain",
+    "train_tilefilter": ".tilefilter",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
@@ -145,13 +146,19 @@ def _loggers(config: TrainerConfig, output: Path) -> list[Logger]:
     for name in config.loggers:
         try:
             made = CSVLogger if name == "csv" else TensorBoardLogger
-            loggers.append(made(str(output), name="logs", version=name))
+            loggers.append(made(str(output), name="logs", version=_free(output / "logs", name)))
         except ModuleNotFoundError as error:
             raise TrainingError(
                 f"The logger {name} needs a package that is not installed ({error}); run "
                 "`pip install 'geosweep[train]'` or leave it out of trainer.loggers."
             ) from error
     return loggers
+
+
+def _free(folder: Path, name: str) -> str:
+    """Return `name`, or that with a number: a resumed training keeps the logs of the first part."""
+    numbered = (f"{name}-{i}" if i > 1 else name for i in itertools.count(1))
+    return next(free for free in numbered if not (folder / free).exists())
 
 
 def _checkpoints(config: TrainerConfig, folder: Path, monitor: str | None) -> list[Callback]:

@@ -1,0 +1,296 @@
+"""Train a detector as a configuration says: `geosweep train detector` and its Python call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from ...catalog.errors import TrainingError
+from .._checkpoints import load_checkpoint, without_prefix
+from .._weights import METADATA_KEY
+from ..data.datamodule import DetectionDataModule
+from .detectorconfig import DetectorTraining
+from .module import MONITOR, DetectorModule
+from .trainer import BEST, CHECKPOINTS, LAST, make_trainer
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
+_log = logging.getLogger("geosweep")
+
+WEIGHTS = "model.safetensors"
+"""The trained model in the output folder."""
+CONFIG = "training.yaml"
+"""The whole configuration as it was used, beside it."""
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """What a training gave.
+
+    Parameters
+    ----------
+    path
+        Weights for `load_detector` and jobs; None after a fast run, which writes nothing.
+    metrics
+        Of the weights that were kept, on the validation windows: ``val_ap40``, ``val_ap50``,
+        ``val_precision``, ``val_recall``, ``val_f1``; empty without validation.
+    labels
+        Label names by index.
+    """
+
+    path: Path | None
+    metrics: dict[str, float]
+    labels: tuple[str, ...]
+
+
+def train_detector(
+    config: DetectorTraining | Mapping[str, Any] | str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    fast_dev_run: bool | int = False,
+    find_lr: bool = False,
+    train: Any = None,
+    val: Any = None,
+    callbacks: Sequence[Callback] = (),
+    **lightning_args: Any,
+) -> TrainedDetector:
+    """Train a detector.
+
+    Parameters
+    ----------
+    config
+        A configuration file, the same as a mapping, or a `DetectorTraining`.
+    overrides
+        Values by dotted key, such as ``{"trainer.max_epochs": 5}``.
+    resume
+        Go on from the last checkpoint in the output folder.
+    overwrite
+        Start anew where the output folder holds a training already.
+    fast_dev_run
+        Run so many batches (True: one) of training and validation, and write nothing.
+    find_lr
+        Find the learning rate first (`suggest_learning_rate`) and train with it.
+    train, val
+        Annotations as frames, in place of the files in `config.data`.
+    callbacks
+        More Lightning callbacks.
+    **lightning_args
+        Arguments of `lightning.Trainer`, over what the configuration says, such as ``logger=``.
+
+    Returns
+    -------
+    TrainedDetector
+        The weights with the best monitored metric, or the last ones without validation. The output
+        folder holds ``model.safetensors``, ``training.yaml``, ``checkpoints/`` and ``logs/``.
+
+    Raises
+    ------
+    GeosweepError
+        For a wrong configuration, data or weights, and where training can't go on.
+    """
+    config = as_training(config, overrides)
+    output = Path(config.trainer.output).expanduser()
+    if not fast_dev_run:
+        check_output(output, resume=resume, overwrite=overwrite)
+    data, module = prepare(config, train=train, val=val)
+    if find_lr and not resume:
+        module.lr = suggest_learning_rate(config, module, data)
+    trainer = make_trainer(
+        config.trainer,
+        monitor=None if data.val_frame is None else MONITOR,
+        fast_dev_run=fast_dev_run,
+        callbacks=callbacks,
+        **lightning_args,
+    )
+    _fit(trainer, module, data, output / CHECKPOINTS / LAST if resume else None)
+    if fast_dev_run:
+        return TrainedDetector(None, _measured(trainer), module.labels)
+    metrics = keep_best(trainer, module, output)
+    path = output / WEIGHTS
+    if trainer.is_global_zero:
+        module.extra |= {"metrics": metrics, "training": _story(trainer, config)}
+        module.save(path)
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        (output / CONFIG).write_text(text, encoding="utf-8")
+        _log.info("trained detector: %s", path)
+    return TrainedDetector(path, metrics, module.labels)
+
+
+def as_training(
+    config: DetectorTraining | Mapping[str, Any] | str | Path,
+    overrides: Mapping[str, Any] | None = None,
+) -> DetectorTraining:
+    """Read a configuration in any of its forms."""
+    changes = dict(overrides or {})
+    if isinstance(config, DetectorTraining):
+        content = config.model_dump(exclude_unset=True)
+        return DetectorTraining.from_dict(content, changes) if changes else config
+    if isinstance(config, Mapping):
+        return DetectorTraining.from_dict(dict(config), changes)
+    return DetectorTraining.from_yaml(config, changes)
+
+
+def prepare(
+    config: DetectorTraining, *, train: Any = None, val: Any = None
+) -> tuple[DetectionDataModule, DetectorModule]:
+    """Read the annotations and build the network, the same for the same seed."""
+    lightning.seed_everything(config.trainer.seed, workers=True, verbose=False)
+    frames = {name: frame for name, frame in (("train", train), ("val", val)) if frame is not None}
+    data = DetectionDataModule.from_config(config.data, seed=config.trainer.seed, **frames)
+    module = DetectorModule.from_config(config.model, data.labels, optimizer=config.optimizer)
+    windows = config.data.windows
+    module.window_size = windows.size or module.window_size
+    module.gsd = config.model.gsd or windows.resolution or module.gsd
+    if isinstance(config.data.train, str | list):
+        files = [config.data.train] if isinstance(config.data.train, str) else config.data.train
+        module.extra["training_data"] = ", ".join(Path(file).name for file in files)
+    return data, module
+
+
+def suggest_learning_rate(
+    config: DetectorTraining, module: DetectorModule, data: DetectionDataModule
+) -> float:
+    """Find a learning rate by Smith's range test (https://arxiv.org/abs/1506.01186).
+
+    The rate rises step by step until the loss explodes; where the loss fell fastest is a good peak.
+    The module is left as it was.
+
+    Raises
+    ------
+    TrainingError
+        If the loss does not fall at any rate.
+    """
+    import tempfile
+
+    from lightning.pytorch.tuner.tuning import Tuner
+
+    steps = 60
+    settings = config.trainer.model_copy(
+        update={"ema_decay": None, "max_epochs": None, "max_steps": steps, "max_minutes": None}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(
+            settings,
+            logger=False,
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            limit_val_batches=0,
+        )
+        found = Tuner(trainer).lr_find(
+            module,
+            datamodule=data,
+            min_lr=1e-6,
+            max_lr=0.3,
+            num_training=steps,
+            update_attr=False,
+        )
+    suggestion = None if found is None else found.suggestion(skip_begin=5, skip_end=3)
+    if suggestion is None:
+        raise TrainingError(
+            "No learning rate lets the loss fall; give optimizer.lr, or check the data with "
+            "--show-batch."
+        )
+    _log.info("learning rate found: %.2g (optimizer.lr is %.2g)", suggestion, config.optimizer.lr)
+    return float(suggestion)
+
+
+def draw_batch(
+    config: DetectorTraining | Mapping[str, Any] | str | Path,
+    path: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    train: Any = None,
+) -> Path:
+    """Draw the first training batch, augmented, with its boxes, to a PNG file."""
+    from ..data.showbatch import show_batch
+
+    config = as_training(config, overrides)
+    frames = {} if train is None else {"train": train}
+    data = DetectionDataModule.from_config(config.data, seed=config.trainer.seed, **frames)
+    show_batch(next(iter(data.train_dataloader())), data.labels, path)
+    return Path(path)
+
+
+def keep_best(trainer: lightning.Trainer, module: DetectorModule, output: Path) -> dict[str, float]:
+    """Put the best checkpoint's weights into the module; return what was measured of them."""
+    metrics = _measured(trainer)
+    best = output / CHECKPOINTS / BEST
+    trainer.strategy.barrier()
+    if best.is_file():
+        content = load_checkpoint(best)
+        module.model.load_state_dict(without_prefix(content["state_dict"]))
+        metrics = content[METADATA_KEY]["metrics"]
+    if module.choose_score and "val_best_score" in metrics:
+        module.score_threshold = metrics["val_best_score"]
+    return metrics
+
+
+def _fit(
+    trainer: lightning.Trainer,
+    module: DetectorModule,
+    data: DetectionDataModule,
+    checkpoint: Path | None,
+) -> None:
+    try:
+        trainer.fit(
+            module,
+            datamodule=data,
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
+        )
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "The GPU's memory is too small for this batch; lower data.batch_size (and raise "
+            "trainer.accumulate), or data.windows.size."
+        ) from error
+
+
+@rank_zero_only
+def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
+    last = output / CHECKPOINTS / LAST
+    if resume:
+        if not last.is_file():
+            raise TrainingError(f"There is no {last} to go on from; leave --resume out.")
+        return
+    there = [output / WEIGHTS, last, output / CHECKPOINTS / BEST]
+    found = [path for path in there if path.exists()]
+    if found and not overwrite:
+        raise TrainingError(
+            f"{output} holds a training already ({found[0].relative_to(output)}); go on with it "
+            "(--resume), choose another folder (--output), or let it be replaced (--overwrite)."
+        )
+    for path in found:
+        path.unlink()
+
+
+def _measured(trainer: lightning.Trainer) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in sorted(trainer.callback_metrics.items())
+        if name.startswith("val_")
+    }
+
+
+def _story(trainer: lightning.Trainer, config: DetectorTraining) -> dict[str, Any]:
+    return {
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "batch_size": config.data.batch_size,
+        "seed": config.trainer.seed,
+        "processes": trainer.world_size,
+    }
