@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Target = dict[str, Any]
+"""boxes float32 (N, 4), labels int64 (N,), image_path, window (xoff, yoff, width, height)."""
 Sample = tuple["Tensor", Target]
+"""float32 (3, H, W) in 0–1, and its target."""
 
 
 class Augment:

@@ -6,30 +6,28 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import lightning
-import numpy as np
-import shapely
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ...catalog.errors import AnnotationError, TrainingError
+from ._boxdataset import BoxDataset, Draw
 from ._grouping import sorted_labels
 from ._reader import RasterReader
 from .augment import Augment
 from .config import AugmentConfig, WindowConfig
-from .dataset import BoxDataset, Draw, WindowDataset
+from .dataset import WindowDataset
 from .randomcrops import RandomCropDataset
-from .splitting import Part, split_annotations
+from .splitting import Part, image_in_both, split_annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
-    from shapely.geometry.base import BaseGeometry
     from torch import Tensor
 
+    from .augment import Sample, Target
     from .config import DataConfig, Rectangle
-    from .dataset import Sample, Target
 
     Annotations = pd.DataFrame | str | Path | Sequence[str | Path]
 
@@ -116,6 +114,9 @@ class DetectionDataModule(lightning.LightningDataModule):
         whole = _frame(train, root_dir)
         self.labels = sorted_labels(whole) if labels is None else tuple(labels)
         """The classes; a label's place is its index."""
+        twice = [label for i, label in enumerate(self.labels) if label in self.labels[:i]]
+        if twice:
+            raise TrainingError(f"labels has {twice[0]!r} twice; write each label once.")
         if not self.labels:
             raise AnnotationError(
                 "The annotations to train on have no box, so there is no label to learn; give labels."
@@ -133,7 +134,12 @@ class DetectionDataModule(lightning.LightningDataModule):
         else:
             self._train = Part(whole, train_regions)
             self._val = None if val is None else Part(_frame(val, root_dir), val_regions)
-            _warn_of_shared(self._train, self._val)
+            shared = None if self._val is None else image_in_both(self._train, self._val)
+            if shared is not None:
+                _log.warning(
+                    "%s is trained on and validated on: its figures say nothing about new images.",
+                    shared,
+                )
         self.train_dataset: BoxDataset | None = None
         """Made by `setup`."""
         self.val_dataset: WindowDataset | None = None
@@ -273,22 +279,6 @@ def _frame(annotations: Annotations, root_dir: str | None) -> pd.DataFrame:
     from .annotations import read_annotations
 
     return read_annotations(annotations, root_dir=root_dir)
-
-
-def _warn_of_shared(train: Part, val: Part | None) -> None:
-    both = set() if val is None else set(train.frame["image_path"]) & set(val.frame["image_path"])
-    for path in sorted(both):
-        if _outline(train, path).intersection(_outline(val, path)).area > 0:  # type: ignore[arg-type]
-            _log.warning(
-                "%s is trained on and validated on: its figures say nothing about new images.", path
-            )
-            return
-
-
-def _outline(part: Part, path: str) -> BaseGeometry:
-    everywhere = [(-1e9, -1e9, 1e9, 1e9)]
-    rectangles = np.array((part.regions or {}).get(path, everywhere), np.float64)
-    return shapely.unary_union(shapely.box(*rectangles.reshape(-1, 4).T))
 
 
 def _described(dataset: BoxDataset) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from ...catalog.errors import AnnotationError, TrainingError
-from .dataset import BoxDataset
+from ._boxdataset import BoxDataset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .dataset import Sample
+    from .augment import Sample
 
 
 class RandomCropDataset(BoxDataset):

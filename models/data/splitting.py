@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
+    from shapely.geometry.base import BaseGeometry
 
     from ._grouping import BoxedImage
-    from ._reader import RasterInfo
+    from ._rasterinfo import RasterInfo
 
 BLOCK_WINDOWS = 3
 """Side of a block, in windows: larger ones cut fewer objects at their borders, smaller ones mix
@@ -104,6 +105,20 @@ def split_annotations(
         _part(frame, [unit for i, unit in enumerate(units) if i not in chosen]),
         _part(frame, [unit for i, unit in enumerate(units) if i in chosen]),
     )
+
+
+def image_in_both(train: Part, val: Part) -> str | None:
+    """Return an `image_path` of which both parts have some of the same pixels, None if there is none."""
+    for path in sorted(set(train.frame["image_path"]) & set(val.frame["image_path"])):
+        if _outline(train, path).intersection(_outline(val, path)).area > 0:
+            return path
+    return None
+
+
+def _outline(part: Part, path: str) -> BaseGeometry:
+    everywhere = [(-1e9, -1e9, 1e9, 1e9)]
+    rectangles = (part.regions or {}).get(path, everywhere)
+    return shapely.unary_union([shapely.box(*rectangle) for rectangle in rectangles])
 
 
 def _choose(units: list[_Unit], share: float, seed: int) -> np.ndarray:

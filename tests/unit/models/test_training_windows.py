@@ -23,10 +23,10 @@ from geosweep.models.data import (
     annotation_frame,
     read_annotations,
 )
+from geosweep.models.data._boxdataset import Draw
 from geosweep.models.data._reader import MAX_OPEN
 from geosweep.models.data._windows import cut_boxes
 from geosweep.models.data.datamodule import collate
-from geosweep.models.data.dataset import Draw
 
 
 def coordinates(width, height):
