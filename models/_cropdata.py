@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from ._croptransform import CropTransform
@@ -187,7 +188,7 @@ class CropModelData(CropModelFiles):
     def _use(self, train: Any, val: Any = None) -> None:
         """Take datasets, say what they lack, and weigh the classes."""
         self._train_data, self._val_data = train, val
-        counts = np.bincount(train.targets, minlength=len(self.labels))
+        counts = self._counts(train)
         absent = [name for name, count in zip(self.labels, counts, strict=True) if not count]
         if absent:
             _log.warning(
@@ -197,6 +198,15 @@ class CropModelData(CropModelFiles):
         if self.balance == "weight":
             weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
             self.class_weights = torch.from_numpy(np.where(counts > 0, weights, 1.0)).float()
+
+    def _counts(self, data: CropDataset | CropFolder) -> NDArray[np.int64]:
+        return np.bincount(data.targets, minlength=len(self.labels))
+
+    def class_counts(self) -> dict[str, int]:
+        """Return the number of training crops of each label."""
+        data = self._train_data
+        counts = [0] * len(self.labels) if data is None else self._counts(data).tolist()
+        return dict(zip(self.labels, counts, strict=True))
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches of crops; each class equally often with ``balance="sample"``."""
@@ -208,7 +218,7 @@ class CropModelData(CropModelFiles):
             )
         sampler = None
         if self.balance == "sample":
-            counts = np.bincount(data.targets, minlength=len(self.labels))
+            counts = self._counts(data)
             weights = (1.0 / counts[data.targets]).tolist()
             sampler = WeightedRandomSampler(weights, len(weights))
         return self._loader(data, sampler=sampler, shuffle=sampler is None)

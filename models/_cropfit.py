@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import lightning
 import numpy as np
@@ -30,18 +30,30 @@ class TrainableCropModel(CropModelData):
     ----------
     lr, optimizer
         Learning rate of Adam; the `optimizer:` block of a training configuration, in its place.
+    freeze_norm
+        Whether batch norms keep their statistics in training.
     confusion
         int64 (classes, classes), true by predicted: the last validation's. None before one.
     """
 
     info: ModelInfo | None
     lr: float
+    freeze_norm: bool
 
     def __init__(self) -> None:
         super().__init__()
         self.confusion: NDArray[np.int64] | None = None
         self.optimizer: OptimizerConfig | None = None
         self._matrix: MulticlassConfusionMatrix | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, or back; with `freeze_norm` batch norms stay as in prediction."""
+        super().train(mode)
+        if mode and self.freeze_norm:
+            for layer in self.modules():
+                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+        return self
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch of crops and class indices."""
@@ -94,8 +106,9 @@ class TrainableCropModel(CropModelData):
         return configure_optimizers(self, self.optimizer, [f"model.{n}." for n in sorted(learned)])
 
     def on_fit_start(self) -> None:
-        """Forget the version of the file that the weights came from."""
+        """Forget the version of the file that the weights came from; Lightning keeps modes as they are."""
         self.info = None
+        self.train()
 
     def create_trainer(self, **lightning_args: Any) -> lightning.Trainer:
         """Make a Lightning trainer, keep it as `trainer` and return it.

@@ -50,6 +50,9 @@ class CropModel(CropsOfImages, TrainableCropModel):
     pretrained
         Weights that a network built by name starts from: ``imagenet`` (EfficientNet's, which come
         with a package), or a file of torchvision's. Random ones if None. Nothing is fetched.
+    freeze_norm
+        Leave the statistics of batch norms alone in training: small sets of crops spoil them. None
+        does so for `pretrained` weights, and learns them otherwise.
     resize
         Height and width of the network's input.
     normalize
@@ -99,6 +102,7 @@ class CropModel(CropsOfImages, TrainableCropModel):
         label_dict: Mapping[str, int] | None = None,
         model: nn.Module | str | None = None,
         pretrained: str | None = None,
+        freeze_norm: bool | None = None,
         resize: Sequence[int] = (224, 224),
         normalize: Sequence[Sequence[float]] | None = None,
         resize_interpolation: str = "bilinear",
@@ -131,6 +135,7 @@ class CropModel(CropsOfImages, TrainableCropModel):
         # In a tuple: a transform that is an nn.Module is no part of the network.
         self._transforms = (crop_transform, check_augment(augment))
         self.pretrained, self.balance = pretrained, balance
+        self.freeze_norm = pretrained is not None if freeze_norm is None else freeze_norm
         self.lr, self.batch_size, self.num_workers = lr, batch_size, num_workers
         self.threads: int | None = None
         self.info = None

@@ -31,6 +31,14 @@ MAX_OPEN = 8
 _left_behind: list[Any] = []
 
 
+def is_crop_folder(path: str | Path) -> bool:
+    """Whether a path is a folder of crops: one that holds folders, and is no geosweep output."""
+    path = Path(path)
+    if not path.is_dir() or (path / "items").is_dir():
+        return False
+    return any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())
+
+
 def class_folders(folder: str | Path) -> list[str]:
     """Return the labels of a folder of crops, sorted: its subfolders but for hidden ones.
 
