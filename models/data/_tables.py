@@ -41,7 +41,8 @@ def read_csv(path: Path, root: str, options: ReadOptions) -> RawRows:
                 encoding="utf-8-sig",
             )
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = str(error).strip().rstrip(".").removeprefix("Error tokenizing data. C error: ")
+        reason = " ".join(str(error).split()).rstrip(".")
+        reason = reason.removeprefix("Error tokenizing data. C error: ")
         raise AnnotationError(f"{path} is not a readable CSV file: {reason}.") from error
     table = table.fillna("").apply(lambda column: column.str.strip())
     table.columns = [str(name).strip() for name in table.columns]

@@ -11,7 +11,7 @@ from ...catalog.errors import AnnotationError, RasterError
 from ._raw import RAW_COLUMNS, RawRows, ReadOptions, raw_table
 from ._shapes import bounds_of
 from .georeference import to_pixels
-from .headers import ImageHeader, image_header, image_location
+from .headers import ImageHeader, image_header, image_location, shown
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -35,7 +35,8 @@ def read_layer(path: Path) -> gpd.GeoDataFrame:
             return gpd.read_parquet(path)
         layer = gpd.read_file(path)
     except Exception as error:  # whatever GDAL or Arrow find wrong with the user's file
-        raise AnnotationError(f"{path} can't be read as a vector file: {error}") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise AnnotationError(f"{path} can't be read as a vector file: {reason}.") from error
     if not isinstance(layer, gpd.GeoDataFrame):
         raise AnnotationError(f"{path} has no geometries.")
     return layer
@@ -82,12 +83,12 @@ def _locate(name: str, path: str, crs: str | None) -> ImageHeader | str:
         return str(error).rstrip(".")
     if header.transform is not None and crs is None:
         raise AnnotationError(
-            f"{name} states no CRS, and {path} is georeferenced: say what its coordinates are with "
+            f"{name} states no CRS, and {shown(path)} is georeferenced: say what its coordinates are with "
             f"crs='EPSG:…', or crs='{PIXEL}'."
         )
     if header.transform is None and crs is not None:
         return (
-            f"its image {path} has no georeferencing (if the coordinates are pixels, pass "
+            f"its image {shown(path)} has no georeferencing (if the coordinates are pixels, pass "
             f"crs='{PIXEL}')"
         )
     return header

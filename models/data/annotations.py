@@ -86,7 +86,8 @@ def read_annotations(
         Whether images are opened (their headers only) to see that they are there and hold their
         boxes.
     clip
-        Whether boxes that reach beyond their image are cut off at its edge rather than a problem.
+        Whether boxes that reach beyond their image are cut off at its edge rather than a problem. Up
+        to half a pixel beyond is rounding, and always cut off.
     on_error
         ``drop`` leaves out rows with problems, and says so in the log. An image none of whose rows is
         left does not occur in the frame: it is not taken for an empty one.

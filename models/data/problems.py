@@ -10,7 +10,7 @@ import numpy as np
 from ...catalog.errors import RasterError
 from ._raw import number
 from .frame import BOX, boxes_of, is_negative
-from .headers import image_header, image_location
+from .headers import image_header, image_location, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-EDGE_TOLERANCE = 1e-3
-"""Pixels by which a box may pass the image's edge: rounding of map coordinates, not a fault."""
+EDGE_TOLERANCE = 0.5
+"""Pixels by which a box may pass the image's edge: rounding (YOLO's decimals, map coordinates)."""
 
 Size = tuple[int, int]
 
@@ -108,22 +108,21 @@ def find_problems(
         for i in np.flatnonzero(mask):
             why[i] = say(int(i)) if why[i] is None else why[i]
 
-    def corners(i: int) -> str:
-        return f"its box ({', '.join(number(v) for v in boxes[i])})"
-
     images = table["image_path"].to_numpy(object)
     names = table["label"].to_numpy(object)
     blame(np.array([path is None for path in images], bool), lambda i: "it names no image")
     if sizes is not None:
         lost = np.array([isinstance(sizes.get(path, ""), str) for path in images], bool)
         blame(lost, lambda i: _lower(str(sizes[images[i]])))
-    blame(~np.isfinite(boxes).all(axis=1), lambda i: f"{corners(i)} is not made of finite numbers")
+    blame(
+        ~np.isfinite(boxes).all(axis=1), lambda i: f"{_box(boxes[i])} is not made of finite numbers"
+    )
     blame(x0 > x1, lambda i: f"its xmin {number(x0[i])} is greater than its xmax {number(x1[i])}")
     blame(y0 > y1, lambda i: f"its ymin {number(y0[i])} is greater than its ymax {number(y1[i])}")
-    blame(box & ((x0 == x1) | (y0 == y1)), lambda i: f"{corners(i)} has no area")
+    blame(box & ((x0 == x1) | (y0 == y1)), lambda i: f"{_box(boxes[i])} has no area")
     if sizes is not None:
-        fine = table["at_point"].to_numpy(bool) | clip
-        _blame_outside(blame, boxes, [sizes.get(path, "") for path in images], corners, fine)
+        known = [sizes.get(path, "") for path in images]
+        _blame_outside(blame, boxes, known, table["at_point"].to_numpy(bool), clip)
     blame(box & np.array([name is None for name in names], bool), lambda i: "it has no label")
     if labels is not None:
         unknown = box & ~np.isin(names.astype(str), labels)
@@ -136,8 +135,8 @@ def _blame_outside(
     blame: Callable[[Any, Callable[[int], str]], None],
     boxes: NDArray[np.float64],
     sizes: list[Size | str],
-    corners: Callable[[int], str],
-    may_reach_beyond: NDArray[np.bool_],
+    at_point: NDArray[np.bool_],
+    clip: bool,
 ) -> None:
     limits = np.array([(np.inf, np.inf) if isinstance(s, str) else s for s in sizes], float)
     limits = limits.reshape(-1, 2)
@@ -150,10 +149,15 @@ def _blame_outside(
     def image(i: int) -> str:
         return f"the image, which is {sizes[i][0]} × {sizes[i][1]} pixels"
 
-    blame(outside, lambda i: f"{corners(i)} lies outside {image(i)}")
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
     blame(
-        beyond & ~may_reach_beyond,
-        lambda i: f"{corners(i)} reaches beyond {image(i)} (clip=True cuts it off)",
+        at_point & ~((x >= 0) & (x <= width) & (y >= 0) & (y <= height)),
+        lambda i: f"its point ({number(x[i])}, {number(y[i])}) lies outside {image(i)}",
+    )
+    blame(outside, lambda i: f"{_box(boxes[i])} lies outside {image(i)}")
+    blame(
+        beyond & ~at_point & (not clip),
+        lambda i: f"{_box(boxes[i])} reaches beyond {image(i)} (clip=True cuts it off)",
     )
 
 
@@ -180,7 +184,7 @@ def _blame_repeats(
     blame(
         contradicted,
         lambda i: (
-            f"it says that {images[i]} is empty, but {where[boxed[images[i]]]} is a box in it"
+            f"it says that {shown(images[i])} is empty, but {where[boxed[images[i]]]} is a box in it"
         ),
     )
 
@@ -188,3 +192,7 @@ def _blame_repeats(
 def _lower(sentence: str) -> str:
     """A sentence as part of another."""
     return f"its image{sentence[9:]}" if sentence.startswith("The image") else sentence
+
+
+def _box(corners: NDArray[np.float64]) -> str:
+    return f"its box ({', '.join(number(value) for value in corners)})"

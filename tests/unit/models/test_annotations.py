@@ -189,6 +189,9 @@ def test_points_become_boxes_cut_at_the_edge(folder):
         read_annotations(path)
     boxes = read_annotations(path, point_buffer=5)[COLUMNS[1:5]].to_numpy()
     assert boxes.tolist() == [[45, 35, 55, 45], [0, 73, 8, 80]]
+    path.write_text("image_path,x,y,label\na.png,-2,40,Tree\n")
+    with pytest.raises(AnnotationError, match=r"its point \(-2, 40\) lies outside the image"):
+        read_annotations(path, point_buffer=5)
 
 
 def test_fractions_only_when_said_so(folder):
@@ -258,6 +261,8 @@ def test_boxes_beyond_the_edge_are_cut_off_on_demand(folder):
     path = folder / "over.csv"
     path.write_text("image_path,xmin,ymin,xmax,ymax,label\na.png,-5,20,130,90.5,Tree\n")
     assert rows(read_annotations(path, clip=True)) == [("a.png", 0, 20, 100, 80, "Tree")]
+    path.write_text("image_path,xmin,ymin,xmax,ymax,label\na.png,-0.4,20,100.3,50,Tree\n")
+    assert rows(read_annotations(path)) == [("a.png", 0, 20, 100, 50, "Tree")]
     path.write_text("image_path,xmin,ymin,xmax,ymax,label\na.png,-50,20,-3,50,Tree\n")
     with pytest.raises(AnnotationError, match="outside the image"):
         read_annotations(path, clip=True)
