@@ -68,6 +68,10 @@ class TileNet(nn.Module):
         self.config = config or TileNetConfig()
         self.foreground = foreground
         self.body = EfficientNetLite0((self.config.stride,))
+        for module in self.body.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # The backbone's 0.01 would still remember other images after a short training.
+                module.momentum = 0.1
         (channels,) = self.body.channels
         self.local = nn.Conv2d(channels, self.config.hidden, 1)
         self.context = nn.Linear(channels, self.config.hidden)

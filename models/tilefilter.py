@@ -116,10 +116,9 @@ class TileFilter:
 
     Notes
     -----
-    Weights are rounded to half precision, as the file keeps them, so that a filter scores the same
-    before and after it is saved, to the bit. On a CPU each window goes through the network by
-    itself, in a thread of its own: its scores depend neither on its batch nor on the number of
-    threads.
+    On a CPU each window goes through the network by itself, in a thread of its own: its scores depend
+    neither on its batch nor on the number of threads, to the bit. Nor do they change when the filter
+    is saved and loaded.
     """
 
     def __init__(
@@ -156,11 +155,11 @@ class TileFilter:
         self.info = info
         self.name = info.name if info is not None else "tilefilter"
         self.threads = threads
-        self.network = _rounded(network)
+        self.network = copy.deepcopy(network).to("cpu").eval().requires_grad_(False)
         self.version = _version(self.network, self.labels) if info is None else info.version
         self._place = pick_device(device)
         self.device = str(self._place)
-        # Folded once for speed; the plain network stays for saving and for training on.
+        # Folded for speed; the plain network is for the file.
         self._fast = fold_batch_norm(copy.deepcopy(self.network))
         self._fast.to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _log.info(
@@ -219,7 +218,7 @@ class TileFilter:
             "gsd": self.gsd,
             "normalize": [net.mean.flatten().tolist(), net.std.flatten().tolist()],
         }
-        write_weights(path, net.state_dict(), metadata)
+        write_weights(path, net.state_dict(), metadata, half=False)
         return path
 
     def _forward(self, images: torch.Tensor) -> NDArray[np.float32]:
@@ -323,12 +322,3 @@ def _version(network: TileNet, labels: tuple[str, ...]) -> str:
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _rounded(network: TileNet) -> TileNet:
-    """Copy a network to the CPU, in eval mode, with the weights that a file will hold."""
-    twin = copy.deepcopy(network).to("cpu").eval().requires_grad_(False)
-    for tensor in twin.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(tensor.half().float())
-    return twin

@@ -186,13 +186,21 @@ def train_cropmodel(
 def train_tilefilter(
     config: ConfigArgument,
     output: OutputOption = None,
+    set_: SetOption = None,
     fast_dev_run: FastDevRunOption = False,
     resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Train a tile filter, and choose its threshold on held-out ground."""
+    """Train a filter of empty windows, and choose its threshold on held-out ground."""
     from ..models.training import train_tilefilter
 
-    trained = train_tilefilter(config, output=output, fast_dev_run=fast_dev_run, resume=resume)
+    trained = train_tilefilter(
+        config,
+        overrides=_overrides(output, set_),
+        resume=resume,
+        overwrite=overwrite,
+        fast_dev_run=fast_dev_run,
+    )
     table = Table(show_header=False)
     for name, value in trained.summary().items():
         table.add_row(name, value)

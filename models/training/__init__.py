@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .detectorconfig import DetectorTraining
     from .module import DetectorModule
     from .raytrain import train_detector_on_ray
-    from .tileconfig import TileFilterConfig
+    from .tileconfig import TileFilterTraining
     from .tilefilter import TrainedTileFilter, train_tilefilter
     from .trainer import make_trainer
 
@@ -27,7 +27,7 @@ __all__ = [
     "DetectorModule",
     "DetectorTraining",
     "OptimizerConfig",
-    "TileFilterConfig",
+    "TileFilterTraining",
     "TrainedCropModel",
     "TrainedDetector",
     "TrainedTileFilter",
@@ -47,7 +47,7 @@ _LAZY = {
     "DetectorModule": ".module",
     "DetectorTraining": ".detectorconfig",
     "OptimizerConfig": ".config",
-    "TileFilterConfig": ".tileconfig",
+    "TileFilterTraining": ".tileconfig",
     "TrainedCropModel": ".cropmodel",
     "TrainedDetector": ".detector",
     "TrainedTileFilter": ".tilefilter",

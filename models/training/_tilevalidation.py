@@ -1,0 +1,123 @@
+"""Scores of validation windows, and the objects that each answers for."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ...catalog.errors import TrainingError
+from ..tilethreshold import TileThreshold, TileVerdict, choose_threshold, judge_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ..data.dataset import WindowDataset
+    from ..tilefilter import TileScorer
+    from .tileconfig import TileThresholds
+
+
+class Validation(NamedTuple):
+    """What a filter says of windows, and what they hold.
+
+    Parameters
+    ----------
+    scores
+        float32 (N, labels).
+    objects
+        int64 (N,): objects that the window answers for; each object counts once.
+    """
+
+    scores: NDArray[np.float32]
+    objects: NDArray[np.int64]
+
+
+def validate(scorer: TileScorer, dataset: WindowDataset) -> Validation:
+    """Score every window of a grid, and count the objects in each.
+
+    An object belongs to the window that has its centre; of several to the one whose own centre is
+    nearest, which is where the pipeline keeps it.
+    """
+    scores, windows = [], []
+    for image, target in _samples(dataset):
+        scores.append(scorer.scores(image[None].numpy())[0])
+        windows.append((target["image_path"], *target["window"]))
+    return Validation(np.stack(scores), objects_by_window(dataset, windows))
+
+
+def objects_by_window(
+    dataset: WindowDataset, windows: list[tuple[str, int, int, int, int]]
+) -> NDArray[np.int64]:
+    """Count the objects of each window (image_path, xoff, yoff, width, height), int64 (N,)."""
+    counts = np.zeros(len(windows), np.int64)
+    paths = np.array([w[0] for w in windows])
+    places = np.array([w[1:] for w in windows], np.float64).reshape(-1, 4)
+    for image in dataset.images:
+        mine = np.flatnonzero(paths == image.path)
+        corners, sizes = places[mine, :2], places[mine, 2:]
+        for centre in (image.boxes[:, :2] + image.boxes[:, 2:]) / 2:
+            inside = ((centre >= corners) & (centre < corners + sizes)).all(1)
+            if inside.any():
+                away = np.abs(corners + sizes / 2 - centre).max(1)
+                counts[mine[np.argmin(np.where(inside, away, np.inf))]] += 1
+    return counts
+
+
+def check_objects(dataset: WindowDataset) -> None:
+    """Refuse to train where nothing could be chosen afterwards.
+
+    Raises
+    ------
+    TrainingError
+        If no validation window shows an object.
+    """
+    _require(bool(dataset.positives.any()))
+
+
+def _require(objects: bool) -> None:
+    if not objects:
+        raise TrainingError(
+            "The validation windows hold no object, so nothing tells what a threshold would lose; give "
+            "other annotations as data.val, or a larger share."
+        )
+
+
+def choose_on(validation: Validation, thresholds: TileThresholds) -> TileThreshold:
+    """Choose the `empty` threshold as the configuration asks.
+
+    Raises
+    ------
+    TrainingError
+        If there is no object to validate on.
+    """
+    _require(bool(validation.objects.any()))
+    # At NEVER nothing is dropped, so what is not uncertain has a label.
+    verdicts = judge_windows(validation.scores, 1.0, thresholds.label)
+    return choose_threshold(
+        validation.scores[:, -1],
+        validation.objects,
+        thresholds.max_loss,
+        kept=verdicts == TileVerdict.OBJECTS,
+        confidence=thresholds.confidence,
+    )
+
+
+def seconds_per_window(
+    work: Callable[[NDArray[np.float32]], object], dataset: WindowDataset, windows: int = 8
+) -> float:
+    """Median time that `work` takes for one window, on up to so many validation windows."""
+    times = []
+    for image, _ in _samples(dataset, windows + 1):
+        start = time.perf_counter()
+        work(image[None].numpy())
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:] or times))  # the first one warms up
+
+
+def _samples(dataset: WindowDataset, most: int | None = None) -> Iterator[tuple[Tensor, dict]]:
+    count = len(dataset) if most is None else min(most, len(dataset))
+    return (dataset[i] for i in range(count))
