@@ -229,7 +229,6 @@ class DetectionDataModule(lightning.LightningDataModule):
             collate_fn=collate,
             persistent_workers=self.num_workers > 0,
             multiprocessing_context=self._start_method if self.num_workers else None,
-            pin_memory=torch.cuda.is_available(),
             **settings,
         )
 

@@ -169,7 +169,11 @@ def test_crops_and_blocks_from_a_configuration(tmp_path, rows):
         checked(DataConfig, {"train": "x", "windows": {"sise": 3}}, "data.yaml", TrainingError)
 
 
-@pytest.mark.parametrize("wrong", [{"val": 1.5}, {"val": 0}, {"split_by": "tile"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"val": 1.5}, {"val": 0}, {"split_by": "tile"}, {"labels": ["Oak", "Elm", "Oak"]}],
+    ids=str,
+)
 def test_senseless_arguments_are_refused(rows, wrong):
     with pytest.raises(TrainingError):
         DetectionDataModule(rows, **wrong)
