@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -172,7 +173,7 @@ def _write_tile(
     """Write a PNG for 8-bit RGB, else a GeoTIFF."""
     import rasterio
     from affine import Affine
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     count, height, width = pixels.shape
     options: dict[str, Any] = {"driver": "PNG"}
@@ -187,7 +188,10 @@ def _write_tile(
     shape = {"width": width, "height": height, "count": count, "dtype": pixels.dtype}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with rasterio.open(path, "w", **shape, **options) as tile:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            tile = rasterio.open(path, "w", **shape, **options)
+        with tile:
             if options["driver"] == "GTiff":
                 tile.colorinterp = [dataset.colorinterp[band - 1] for band in bands]
                 tile.descriptions = [dataset.descriptions[band - 1] for band in bands]
