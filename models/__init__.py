@@ -14,6 +14,7 @@ from .protocol import Detections, Detector
 
 if TYPE_CHECKING:
     from ._threads import available_cores
+    from .backends import export_detector
     from .cropmodel import CropModel
     from .crops import crop_bounds
     from .data import (
@@ -92,6 +93,7 @@ __all__ = [
     "choose_threshold",
     "crop_bounds",
     "evaluate",
+    "export_detector",
     "judge_windows",
     "list_models",
     "load_crop_model",
@@ -116,6 +118,7 @@ _LAZY = {
     "CropModel": ".cropmodel",
     "available_cores": "._threads",
     "crop_bounds": ".crops",
+    "export_detector": ".backends",
     **dict.fromkeys(
         (
             "AnnotationProblem",

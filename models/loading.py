@@ -64,6 +64,7 @@ def load_detector(
     precision: str = "auto",
     threads: int | None = None,
     detections_per_image: int | None = None,
+    backend: str = "torch",
 ) -> Detector:
     """Load a detector.
 
@@ -86,21 +87,29 @@ def load_detector(
         which gives DeepForest's boxes to the bit.
     detections_per_image
         Most boxes per image; None for the model's own (300 for DeepForest's, as in DeepForest).
+    backend
+        What computes the convolutions: ``torch``; on CPUs the faster ``openvino`` (bf16 too, where
+        the CPU has it) or ``onnx``; ``compile`` for torch's compiler. All but torch are prepared anew
+        for each size of image, which takes seconds; boxes are torch's up to rounding
+        (docs/performance.md says how much).
 
     Raises
     ------
     ModelError
-        If the model can't be found, read or matched to its architecture, or there is no such device.
+        If the model can't be found, read or matched to its architecture, or there is no such device
+        or backend.
     """
     for name, value in (("score_threshold", score_threshold), ("nms_iou", nms_iou)):
         if value is not None and not 0 <= value <= 1:
             raise ModelError(f"{name} is {value}: give a number from 0 to 1.")
     if not isinstance(model, str | Path):
         own = _checked_detector(model, repr(type(model).__name__))
+        _refuse_backend(own.name, backend)
         return _with_thresholds(own, score_threshold, nms_iou)
     source = find_source(model)
     if isinstance(source, FactorySource):
         own = _checked_detector(call_factory(source), source.name)
+        _refuse_backend(own.name, backend)
         return _with_thresholds(own, score_threshold, nms_iou)
     info = describe(source)
     if info.kind != "detector":
@@ -108,26 +117,43 @@ def load_detector(
         raise ModelError(
             f"{model}: is a {KIND_NAMES[info.kind]}, not a detector; name it under {block}."
         )
+    from .backends import accelerate, check_backend
     from .detector import TorchDetector, fold_batch_norm, pick_device, set_limits
 
     score = info.score_threshold if score_threshold is None else score_threshold
     nms = info.nms_iou if nms_iou is None else nms_iou
     assert score is not None and nms is not None
+    place = pick_device(device)
+    check_backend(backend, place.type, precision, source.name)
     network, _ = read_network(source, info, score=score, nms=nms)
     if detections_per_image is not None:
         network = set_limits(network, detections=detections_per_image)
+    network = fold_batch_norm(network.eval())
     # DeepForest's networks are computed on a CPU as DeepForest does: the same boxes, to the bit. Who
     # names a number of threads wants results that don't depend on it.
-    deepforests = not source_metadata(source) and pick_device(device).type == "cpu"
+    deepforests = not source_metadata(source) and place.type == "cpu" and backend == "torch"
+    if backend != "torch":
+        network = accelerate(
+            network, backend, source.name, precision=precision, threads=threads, device=place
+        )
     return TorchDetector(
-        fold_batch_norm(network.eval()),
+        network,
         info,
         device=device,
-        precision=precision,
+        # These have the precision built in; autocast would do nothing for them.
+        precision="auto" if backend in ("onnx", "openvino") else precision,
         threads=threads,
         channels_last=not deepforests,
         as_torch=deepforests and threads is None,
     )
+
+
+def _refuse_backend(name: str, backend: str) -> None:
+    if backend != "torch":
+        raise ModelError(
+            f"{name}: is a detector of your own, so what computes it is up to it; leave out the "
+            f"backend ({backend})."
+        )
 
 
 def _with_thresholds(detector: Detector, score: float | None, nms: float | None) -> Detector:

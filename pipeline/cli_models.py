@@ -59,3 +59,22 @@ def models_show(
             out.print(f"{key}: {value}", markup=False)
     else:
         out.print(Markdown(Path(str(info.card)).read_text(encoding="utf-8")))
+
+
+@app.command("export")
+@guarded
+def models_export(
+    name: Annotated[str, typer.Argument(help="Name, file or folder.", show_default=False)],
+    path: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write: .onnx, or .xml for OpenVINO.")
+    ],
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of its images in pixels; default: the model's windows."),
+    ] = None,
+) -> None:
+    """Write a detector as a file for ONNX Runtime or OpenVINO, up to but without NMS."""
+    from ..models import export_detector
+
+    written = export_detector(name, path, size=size)
+    out.print(f"{written} (with {written.with_suffix('.json').name})", soft_wrap=True)
