@@ -48,7 +48,9 @@ def write_plots(
     paths = [_draw_curves(evaluation, folder / "precision_recall.png")]
     for name, table in evaluation.confusion.items():
         paths.append(draw_confusion(table, name, folder / f"confusion_{_safe(name)}.png"))
-    if not _on_map(evaluation):
+    if _on_map(evaluation):
+        _log.info("Boxes are drawn over images only where the labels are in their pixels.")
+    else:
         paths.append(_draw_counts(evaluation.per_image, folder / "counts.png"))
         paths += _draw_images(evaluation, folder / "images", image_dir, most_images)
     return paths
