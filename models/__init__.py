@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         train_detector,
         train_detector_on_ray,
         train_tilefilter,
+        validate_tilefilter,
     )
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "train_detector",
     "train_detector_on_ray",
     "train_tilefilter",
+    "validate_tilefilter",
     "write_annotations",
     "write_crops",
 ]
@@ -160,6 +162,7 @@ _LAZY = {
             "train_detector",
             "train_detector_on_ray",
             "train_tilefilter",
+            "validate_tilefilter",
         ),
         ".training",
     ),

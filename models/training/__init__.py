@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._tilevalidation import TileValidation, validate_tilefilter
     from .anchors import AnchorSuggestion, suggest_anchors
     from .config import OptimizerConfig, TrainerConfig
     from .cropconfig import CropTraining
@@ -28,6 +29,7 @@ __all__ = [
     "DetectorTraining",
     "OptimizerConfig",
     "TileFilterTraining",
+    "TileValidation",
     "TrainedCropModel",
     "TrainedDetector",
     "TrainedTileFilter",
@@ -39,6 +41,7 @@ __all__ = [
     "train_detector",
     "train_detector_on_ray",
     "train_tilefilter",
+    "validate_tilefilter",
 ]
 
 _LAZY = {
@@ -48,6 +51,7 @@ _LAZY = {
     "DetectorTraining": ".detectorconfig",
     "OptimizerConfig": ".config",
     "TileFilterTraining": ".tileconfig",
+    "TileValidation": "._tilevalidation",
     "TrainedCropModel": ".cropmodel",
     "TrainedDetector": ".detector",
     "TrainedTileFilter": ".tilefilter",
@@ -59,6 +63,7 @@ _LAZY = {
     "train_detector": ".detector",
     "train_detector_on_ray": ".raytrain",
     "train_tilefilter": ".tilefilter",
+    "validate_tilefilter": "._tilevalidation",
 }
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .tileconfig import TileThresholds
 
 
-class Validation(NamedTuple):
+class TileValidation(NamedTuple):
     """What a filter says of windows, and what they hold.
 
     Parameters
@@ -36,7 +36,7 @@ class Validation(NamedTuple):
     objects: NDArray[np.int64]
 
 
-def validate(scorer: TileScorer, dataset: WindowDataset) -> Validation:
+def validate_tilefilter(scorer: TileScorer, dataset: WindowDataset) -> TileValidation:
     """Score every window of a grid, and count the objects in each.
 
     An object belongs to the window that has its centre; of several to the one whose own centre is
@@ -46,7 +46,7 @@ def validate(scorer: TileScorer, dataset: WindowDataset) -> Validation:
     for image, target in _samples(dataset):
         scores.append(scorer.scores(image[None].numpy())[0])
         windows.append((target["image_path"], *target["window"]))
-    return Validation(np.stack(scores), objects_by_window(dataset, windows))
+    return TileValidation(np.stack(scores), objects_by_window(dataset, windows))
 
 
 def objects_by_window(
@@ -86,7 +86,7 @@ def _require(objects: bool) -> None:
         )
 
 
-def choose_on(validation: Validation, thresholds: TileThresholds) -> TileThreshold:
+def choose_on(validation: TileValidation, thresholds: TileThresholds) -> TileThreshold:
     """Choose the `empty` threshold as the configuration asks.
 
     Raises

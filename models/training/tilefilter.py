@@ -19,7 +19,7 @@ from .._tilenet import TileNet, TileNetConfig
 from ..data.datamodule import DetectionDataModule
 from ..loading import load_detector
 from ..tilefilter import TileFilter
-from ._tilevalidation import check_objects, choose_on, seconds_per_window, validate
+from ._tilevalidation import check_objects, choose_on, seconds_per_window, validate_tilefilter
 from .base import BEST, CHECKPOINTS, CONFIG, LAST, WEIGHTS, check_output, fit
 from .tileconfig import TileFilterTraining, TileModel
 from .tilemodule import TileFilterModule
@@ -87,6 +87,8 @@ def train_tilefilter(
     resume: bool = False,
     overwrite: bool = False,
     fast_dev_run: bool | int = False,
+    train: Any = None,
+    val: Any = None,
     callbacks: Sequence[Callback] = (),
     **lightning_args: Any,
 ) -> TrainedTileFilter:
@@ -104,6 +106,8 @@ def train_tilefilter(
         Start anew where the output folder holds a training already.
     fast_dev_run
         Run so many batches (True: one) of training and validation, and write nothing.
+    train, val
+        Annotations as frames, in place of the files in `config.data`.
     callbacks
         More Lightning callbacks.
     **lightning_args
@@ -126,7 +130,8 @@ def train_tilefilter(
     if not fast_dev_run:
         check_output(output, resume=resume, overwrite=overwrite)
     lightning.seed_everything(config.trainer.seed, workers=True, verbose=False)
-    data = DetectionDataModule.from_config(config.data, seed=config.trainer.seed)
+    frames = {name: frame for name, frame in (("train", train), ("val", val)) if frame is not None}
+    data = DetectionDataModule.from_config(config.data, seed=config.trainer.seed, **frames)
     data.setup()
     dataset = data.val_dataset
     assert dataset is not None  # `TileData.val` is required
@@ -169,7 +174,7 @@ def _with_threshold(
         window_size=windows.size,
         gsd=windows.resolution or config.gsd,
     )
-    threshold = choose_on(validate(tile_filter, dataset), config.threshold)
+    threshold = choose_on(validate_tilefilter(tile_filter, dataset), config.threshold)
     tile_filter.empty_threshold = threshold.threshold
     seconds, detector_seconds = seconds_per_window(tile_filter.scores, dataset), None
     if config.compare is not None:

@@ -15,7 +15,7 @@ from geosweep.models.data.config import WindowConfig
 from geosweep.models.data.dataset import WindowDataset
 from geosweep.models.training import train_tilefilter
 from geosweep.models.training._tilecells import CellTargets, cell_loss, cell_targets
-from geosweep.models.training._tilevalidation import objects_by_window, validate
+from geosweep.models.training._tilevalidation import objects_by_window, validate_tilefilter
 from geosweep.models.training.tileconfig import TileModel
 from geosweep.models.training.tilefilter import start_network
 from tests.rasters import textured, write_raster
@@ -87,7 +87,7 @@ def trained(folder, one_thread):
 def test_fresh_ground_keeps_its_objects_and_loses_its_empty_windows(trained, folder):
     frame = scene(folder / "fresh.tif", 400, 3)
     dataset = WindowDataset(frame, WindowConfig(size=WINDOW, overlap=0.05))
-    found = validate(trained.tile_filter, dataset)
+    found = validate_tilefilter(trained.tile_filter, dataset)
     dropped = trained.tile_filter.judge(found.scores) == TileVerdict.EMPTY
     assert found.objects.sum() == 400
     assert found.objects[dropped].sum() <= 0.005 * 400
@@ -103,7 +103,7 @@ def test_report_is_what_the_threshold_does_on_the_validation_windows(trained, fo
     table = pd.read_csv(folder / "val.csv")
     table.attrs["root_dir"] = str(folder)
     dataset = WindowDataset(table, WindowConfig(size=WINDOW))
-    found = validate(trained.tile_filter, dataset)
+    found = validate_tilefilter(trained.tile_filter, dataset)
     dropped = trained.tile_filter.judge(found.scores) == TileVerdict.EMPTY
     assert (dropped.sum(), len(dropped)) == (chosen.skipped, chosen.windows)
     assert found.objects[dropped].sum() == chosen.lost
