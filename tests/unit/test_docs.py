@@ -1,0 +1,111 @@
+"""What the documentation says of keys, defaults and options is so."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+import typer
+import yaml
+
+from geosweep.models.data.config import AugmentConfig, DataConfig, WindowConfig
+from geosweep.models.training.config import OptimizerConfig, TrainerConfig
+from geosweep.models.training.cropconfig import CropData, CropNetwork, CropTraining
+from geosweep.models.training.detectorconfig import DetectorTraining, ModelConfig
+from geosweep.models.training.tileconfig import TileFilterTraining, TileModel, TileThresholds
+from geosweep.pipeline import Job
+from geosweep.pipeline.cli import app
+from tests.docs import ROOT, blocks
+
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+KINDS = {
+    "# detector.yaml": DetectorTraining,
+    "# cropmodel.yaml": CropTraining,
+    "# tilefilter.yaml": TileFilterTraining,
+    "# job.yaml": Job,
+}
+TABLES = {
+    "`model`": ModelConfig,
+    "`data`": DataConfig,
+    "`data.windows`": WindowConfig,
+    "`data.augment`": AugmentConfig,
+    "`optimizer`": OptimizerConfig,
+    "`trainer`": TrainerConfig,
+    "`model` of a crop model": CropNetwork,
+    "`data` of a crop model": CropData,
+    "A tile filter": TileFilterTraining,
+    "`model` of a tile filter": TileModel,
+    "`threshold` of a tile filter": TileThresholds,
+}
+BLOCKS = {"data", "model", "optimizer", "threshold", "trainer", "windows", "augment"}
+"""Keys that hold blocks, which have tables of their own."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_configurations_of_the_training_page_are_valid(kind):
+    (text,) = [
+        block.text
+        for block in blocks("training.md")
+        if block.language == "yaml" and block.text.splitlines()[0] == kind
+    ]
+    assert KINDS[kind].model_validate(yaml.safe_load(text))
+
+
+def test_every_configuration_of_the_training_page_is_checked():
+    found = [block for block in blocks("training.md") if block.language == "yaml"]
+    assert sorted(block.text.splitlines()[0] for block in found) == sorted(KINDS)
+
+
+def table_rows(heading: str) -> dict[str, str]:
+    """Keys and defaults in the first table under a heading of the training page."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", page, flags=re.M | re.S)
+    rows: dict[str, str] = {}
+    for keys, default in re.findall(r"^\| (`.+?`) \| (.*?) ?\| .* \|$", section, flags=re.M):
+        names = re.findall(r"`(\w+)`", keys)
+        defaults = re.split(r", (?![^\[]*\])", default)
+        # One default for several keys, or one for each.
+        rows |= dict(
+            zip(names, defaults * len(names) if len(defaults) == 1 else defaults, strict=False)
+        )
+    return rows
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_tables_of_keys_are_complete_and_their_defaults_true(heading):
+    block = TABLES[heading]
+    rows = table_rows(heading)
+    assert set(rows) - BLOCKS == set(block.model_fields) - BLOCKS
+    for key, shown in rows.items():
+        field = block.model_fields[key]
+        if field.is_required():
+            assert shown == ""
+        else:
+            default = field.get_default(call_default_factory=True)
+            default = list(default) if isinstance(default, tuple) else default
+            assert yaml.safe_load(shown) == default, key
+
+
+def commands(page: str) -> list[list[str]]:
+    lines = [
+        line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()
+    ]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("geosweep ")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_options_exist(page):
+    for words in commands(page):
+        command = typer.main.get_command(app)
+        rest = list(words)
+        while rest and rest[0] in (getattr(command, "commands", None) or {}):
+            command = command.commands[rest.pop(0)]
+        assert not getattr(command, "commands", None), f"no such command: {words}"
+        options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+        given = {word.split("=")[0] for word in rest if word.startswith("-")}
+        assert given <= options, f"{words}: {sorted(given - options)}"
+
+
+def test_the_training_page_shows_commands():
+    assert len(commands("training.md")) > 8
