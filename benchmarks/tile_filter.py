@@ -52,8 +52,13 @@ def train(folder: Path) -> dict[str, Any]:
         },
     )
     print(trained.threshold.statement)
+    labels = trained.tile_filter.label_thresholds
     minutes = (time.perf_counter() - start) / 60
-    return {"minutes": minutes, "validation": trained.threshold.to_dict()}
+    return {
+        "minutes": minutes,
+        "label_thresholds": labels,
+        "validation": trained.threshold.to_dict(),
+    }
 
 
 def judged(scene: Path, weights: Path) -> dict[str, Any]:

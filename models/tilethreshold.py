@@ -237,6 +237,34 @@ def choose_threshold(
     )
 
 
+def choose_label_threshold(
+    scores: ArrayLike, object_counts: ArrayLike, max_loss: float = 0.005, highest: float = 0.9
+) -> float:
+    """Choose the score from which a label counts as seen: the highest that misses few enough objects.
+
+    Parameters
+    ----------
+    scores
+        (N,) the windows' scores of the label.
+    object_counts
+        (N,) how many objects of the label each window answers for.
+    max_loss
+        Largest share of them that may lie in windows below the threshold.
+    highest
+        Never choose more: what scores that much is seen, whatever the validation data say.
+    """
+    seen, counts = np.asarray(scores), np.asarray(object_counts)
+    if seen.ndim != 1 or counts.shape != seen.shape:
+        raise ModelError(f"{seen.shape} scores and {counts.shape} object counts: give one of each.")
+    levels, group = np.unique(seen, return_inverse=True)
+    if counts.sum() == 0:
+        return highest
+    within = np.bincount(group, weights=counts, minlength=len(levels))
+    missed = np.cumsum(within) - within  # in windows that score less than the level
+    fits = np.flatnonzero(missed / counts.sum() <= max_loss)
+    return min(float(levels[fits[-1]]), highest)
+
+
 def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
     """One-sided upper confidence bound of a share (Clopper & Pearson, Biometrika 26, 1934).
 

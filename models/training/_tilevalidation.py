@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...catalog.errors import TrainingError
-from ..tilethreshold import TileThreshold, TileVerdict, choose_threshold, judge_windows
+from ..tilethreshold import (
+    NEVER,
+    TileThreshold,
+    TileVerdict,
+    choose_label_threshold,
+    choose_threshold,
+    judge_windows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +36,7 @@ class TileValidation(NamedTuple):
     scores
         float32 (N, labels).
     objects
-        int64 (N,): objects that the window answers for; each object counts once.
+        int64 (N, foreground labels): objects that the window answers for; each counts once.
     """
 
     scores: NDArray[np.float32]
@@ -52,18 +59,27 @@ def validate_tilefilter(scorer: TileScorer, dataset: WindowDataset) -> TileValid
 def objects_by_window(
     dataset: WindowDataset, windows: list[tuple[str, int, int, int, int]]
 ) -> NDArray[np.int64]:
-    """Count the objects of each window (image_path, xoff, yoff, width, height), int64 (N,)."""
-    counts = np.zeros(len(windows), np.int64)
+    """Count each window's objects, int64 (N, foreground labels).
+
+    Parameters
+    ----------
+    dataset
+        Has the labelled images.
+    windows
+        image_path, xoff, yoff, width and height of each.
+    """
+    counts = np.zeros((len(windows), len(dataset.labels)), np.int64)
     paths = np.array([w[0] for w in windows])
     places = np.array([w[1:] for w in windows], np.float64).reshape(-1, 4)
     for image in dataset.images:
         mine = np.flatnonzero(paths == image.path)
         corners, sizes = places[mine, :2], places[mine, 2:]
-        for centre in (image.boxes[:, :2] + image.boxes[:, 2:]) / 2:
+        centres = (image.boxes[:, :2] + image.boxes[:, 2:]) / 2
+        for centre, label in zip(centres, image.classes, strict=True):
             inside = ((centre >= corners) & (centre < corners + sizes)).all(1)
             if inside.any():
                 away = np.abs(corners + sizes / 2 - centre).max(1)
-                counts[mine[np.argmin(np.where(inside, away, np.inf))]] += 1
+                counts[mine[np.argmin(np.where(inside, away, np.inf))], label] += 1
     return counts
 
 
@@ -86,24 +102,34 @@ def _require(objects: bool) -> None:
         )
 
 
-def choose_on(validation: TileValidation, thresholds: TileThresholds) -> TileThreshold:
-    """Choose the `empty` threshold as the configuration asks.
+def choose_on(
+    validation: TileValidation, thresholds: TileThresholds
+) -> tuple[TileThreshold, tuple[float, ...]]:
+    """Choose the thresholds of `empty` and of each label as the configuration asks.
 
     Raises
     ------
     TrainingError
         If there is no object to validate on.
     """
-    _require(bool(validation.objects.any()))
-    # At NEVER nothing is dropped, so what is not uncertain has a label.
-    verdicts = judge_windows(validation.scores, 1.0, thresholds.label)
-    return choose_threshold(
-        validation.scores[:, -1],
-        validation.objects,
+    scores, objects = validation
+    _require(bool(objects.any()))
+    labels = range(objects.shape[1])
+    if thresholds.label is None:
+        limits = tuple(
+            choose_label_threshold(scores[:, k], objects[:, k], thresholds.max_loss) for k in labels
+        )
+    else:
+        limits = tuple(thresholds.label for _ in labels)
+    chosen = choose_threshold(
+        scores[:, -1],
+        objects.sum(1),
         thresholds.max_loss,
-        kept=verdicts == TileVerdict.OBJECTS,
+        # With a threshold that no score reaches, what is not uncertain has a label.
+        kept=judge_windows(scores, NEVER, limits) == TileVerdict.OBJECTS,
         confidence=thresholds.confidence,
     )
+    return chosen, limits
 
 
 def seconds_per_window(

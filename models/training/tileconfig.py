@@ -75,13 +75,14 @@ class TileThresholds(Block):
     max_loss
         Largest share of the validation objects that may lie in dropped windows.
     label
-        A window is kept, whatever `empty` says, if a label's score is at least this.
+        A window is kept, whatever `empty` says, if a label's score is at least this. Null chooses for
+        each label the highest, up to 0.9, that misses no more than `max_loss` of its objects.
     confidence
         Of the bounds that are reported.
     """
 
     max_loss: Share = 0.005
-    label: Annotated[float, Field(ge=0, le=1)] = 0.5
+    label: Annotated[float, Field(ge=0, le=1)] | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 

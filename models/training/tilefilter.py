@@ -170,11 +170,11 @@ def _with_threshold(
     tile_filter = TileFilter(
         labels,
         network=network,
-        label_thresholds=config.threshold.label,
         window_size=windows.size,
         gsd=windows.resolution or config.gsd,
     )
-    threshold = choose_on(validate_tilefilter(tile_filter, dataset), config.threshold)
+    validation = validate_tilefilter(tile_filter, dataset)
+    threshold, tile_filter.label_thresholds = choose_on(validation, config.threshold)
     tile_filter.empty_threshold = threshold.threshold
     seconds, detector_seconds = seconds_per_window(tile_filter.scores, dataset), None
     if config.compare is not None:

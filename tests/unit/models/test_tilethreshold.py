@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from geosweep.catalog.errors import ModelError
 from geosweep.models import TileVerdict, choose_threshold, judge_windows
-from geosweep.models.tilethreshold import NEVER, upper_bound
+from geosweep.models.tilethreshold import NEVER, choose_label_threshold, upper_bound
 
 V = TileVerdict
 
@@ -51,6 +51,18 @@ def test_the_pipeline_drops_what_the_choice_counted(validation):
     table = np.stack([kept.astype(np.float32), scores], axis=1)
     verdicts = judge_windows(table, chosen.threshold, 0.5)
     assert (verdicts == V.EMPTY).sum() == chosen.skipped
+
+
+@given(validations(), st.sampled_from([0.3, 0.9, 1.0]))
+def test_label_threshold_is_the_one_that_brute_force_finds(validation, highest):
+    scores, counts, _, loss = validation
+    total = counts.sum()
+    allowed = [float(s) for s in scores if counts[scores < s].sum() / total <= loss]
+    assert choose_label_threshold(scores, counts, loss, highest) == min(max(allowed), highest)
+
+
+def test_label_threshold_of_a_label_without_objects():
+    assert choose_label_threshold([0.1, 0.2], [0, 0]) == 0.9
 
 
 @given(st.integers(1, 60), st.data())

@@ -1,5 +1,7 @@
 """Training a tile filter: what it should say of each cell, and that it finds empty ground."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,14 +11,18 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from geosweep.catalog.errors import AnnotationError, ModelError, TrainingError
-from geosweep.models import TileVerdict, load_tile_filter, model_info
+from geosweep.models import TileVerdict, load_tile_filter, model_info, validate_tilefilter
 from geosweep.models._tilenet import TileNet, TileNetConfig
 from geosweep.models.data.config import WindowConfig
 from geosweep.models.data.dataset import WindowDataset
 from geosweep.models.training import train_tilefilter
 from geosweep.models.training._tilecells import CellTargets, cell_loss, cell_targets
-from geosweep.models.training._tilevalidation import objects_by_window, validate_tilefilter
-from geosweep.models.training.tileconfig import TileModel
+from geosweep.models.training._tilevalidation import (
+    TileValidation,
+    choose_on,
+    objects_by_window,
+)
+from geosweep.models.training.tileconfig import TileFilterTraining, TileModel, TileThresholds
 from geosweep.models.training.tilefilter import start_network
 from tests.rasters import textured, write_raster
 
@@ -100,6 +106,7 @@ def test_report_is_what_the_threshold_does_on_the_validation_windows(trained, fo
     chosen = trained.threshold
     assert chosen.objects == 200 and chosen.lost <= 1
     assert chosen.threshold == trained.tile_filter.empty_threshold
+    assert 0 < trained.tile_filter.label_thresholds[0] <= 0.9
     table = pd.read_csv(folder / "val.csv")
     table.attrs["root_dir"] = str(folder)
     dataset = WindowDataset(table, WindowConfig(size=WINDOW))
@@ -230,6 +237,24 @@ def test_each_object_is_counted_once(folder):
             (t["image_path"], *t["window"]) for _, t in (dataset[i] for i in range(len(dataset)))
         ]
         assert objects_by_window(dataset, windows).sum() == len(table)
+
+
+def test_thresholds_of_labels_are_given_or_chosen():
+    scores = np.array([[0.2, 0.1, 0.95], [0.8, 0.1, 0.1], [0.3, 0.99, 0.2]], np.float32)
+    validation = TileValidation(scores, np.array([[0, 0], [4, 0], [2, 3]]))
+    chosen, labels = choose_on(validation, TileThresholds())
+    assert labels == pytest.approx((0.3, 0.9))
+    assert (chosen.skipped, chosen.lost, chosen.objects) == (1, 0, 9)
+    assert chosen.threshold == pytest.approx(0.95)
+    # Given as 0.1, a label is seen everywhere: nothing may be dropped.
+    chosen, labels = choose_on(validation, TileThresholds(label=0.1))
+    assert labels == (0.1, 0.1) and chosen.skipped == 0
+
+
+def test_the_example_is_a_valid_configuration():
+    example = Path(__file__).parents[3] / "examples" / "tilefilter.yaml"
+    config = TileFilterTraining.of(example)
+    assert config.data.windows.sampling == "crops" and config.compare == "geosweep/tree"
 
 
 # --- where weights start -----------------------------------------------------------------------------
