@@ -40,9 +40,10 @@ def _quiet() -> None:
     import logging
     import warnings
 
-    # Lightning's banners; what matters of them is in geosweep's own log.
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning's banners; what matters of them is in geosweep's own log. (Lightning sets the level of
+    # its topmost loggers when it is imported.)
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
 
 
