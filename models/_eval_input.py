@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from ..catalog.errors import AnnotationError
 from ._eval_files import map_crs, match_names, read_predictions, read_truth
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -112,10 +112,10 @@ def compared(
     predictions: pd.DataFrame | str | Path,
     truth: pd.DataFrame | str | Path,
     *,
-    label_column: str,
+    label_column: str | None,
     root_dir: str | Path | None,
 ) -> Compared:
-    """Bring predictions and labels together.
+    """Bring predictions and labels together; their labels only if there is a `label_column`.
 
     Raises
     ------
@@ -124,9 +124,10 @@ def compared(
         or if no predicted image is a labelled one.
     """
     found = read_predictions(predictions)
-    _needs(found, ("score", label_column), "The predictions")
+    _needs(found, ("score", *([label_column] if label_column else [])), "The predictions")
     labelled = read_truth(truth, on_map=map_crs(found) is not None, root_dir=root_dir)
-    _needs(labelled, ("label",), "The labels")
+    if label_column:
+        _needs(labelled, ("label",), "The labels")
     if map_crs(labelled) is not None:
         return _on_map(found, labelled, label_column)
     return _in_pixels(found, labelled, label_column, root_dir)
@@ -144,7 +145,7 @@ def _needs(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
     raise AnnotationError(f"{what} have no column {name!r}; {remedy}.")
 
 
-def _on_map(found: Any, labelled: Any, label_column: str) -> Compared:
+def _on_map(found: Any, labelled: Any, label_column: str | None) -> Compared:
     import geopandas as gpd
     import shapely
 
@@ -156,7 +157,11 @@ def _on_map(found: Any, labelled: Any, label_column: str) -> Compared:
         )
     here = found.to_crs(labelled.crs)
     sides = []
-    for frame, column, what in ((labelled, "label", "labels"), (here, label_column, "predictions")):
+    true_column = "label" if label_column else None
+    for frame, column, what in (
+        (labelled, true_column, "labels"),
+        (here, label_column, "predictions"),
+    ):
         polygons = frame.geometry.to_numpy()
         kinds = set(shapely.get_type_id(polygons).tolist())
         if kinds - {-1, 3, 6}:
@@ -172,7 +177,7 @@ def _on_map(found: Any, labelled: Any, label_column: str) -> Compared:
                 image=np.zeros(len(rows), np.int64),
                 boxes=shapely.bounds(polygons).reshape(-1, 4),
                 polygons=polygons,
-                labels=_text(rows[column]),
+                labels=_text(rows, column),
                 scores=None if what == "labels" else _scores(rows),
             )
         )
@@ -182,7 +187,7 @@ def _on_map(found: Any, labelled: Any, label_column: str) -> Compared:
 
 
 def _in_pixels(
-    found: Any, labelled: Any, label_column: str, root_dir: str | Path | None
+    found: Any, labelled: Any, label_column: str | None, root_dir: str | Path | None
 ) -> Compared:
     _needs(labelled, ("image_path", *CORNERS), "The labels")
     _needs(found, ("image_path", *CORNERS), "The predictions")
@@ -200,11 +205,8 @@ def _in_pixels(
             f"No predicted image is a labelled one: predictions name {names[0]!r}, labels name "
             f"{images[0]!r}; make the file names (the column image_path) equal."
         )
-    ignored = {
-        name: int((found["image_path"].astype(str) == name).sum())
-        for name in names
-        if same[name] is None
-    }
+    counts = found["image_path"].astype(str).value_counts()
+    ignored = {name: int(counts[name]) for name in names if same[name] is None}
     here = found[~found["image_path"].astype(str).isin(list(ignored))]
     boxes, found_boxes = _boxes(labelled, "labels"), _boxes(here, "predictions")
     # An image without objects has one row with a box of zeros.
@@ -215,14 +217,14 @@ def _in_pixels(
         image=objects["image_path"].astype(str).map(place).to_numpy(np.int64),
         boxes=boxes[real],
         polygons=None,
-        labels=_text(objects["label"]),
+        labels=_text(objects, "label" if label_column else None),
     )
     predicted = Side(
         rows=here,
         image=np.array([place[str(same[n])] for n in here["image_path"].astype(str)], np.int64),
         boxes=found_boxes,
         polygons=None,
-        labels=_text(here[label_column]),
+        labels=_text(here, label_column),
         scores=_scores(here),
     )
     folder = root_dir or labelled.attrs.get("root_dir")
@@ -230,8 +232,6 @@ def _in_pixels(
 
 
 def _boxes(frame: Any, what: str) -> NDArray[np.float64]:
-    import pandas as pd
-
     boxes = frame[list(CORNERS)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     if bad.any():
@@ -244,8 +244,6 @@ def _boxes(frame: Any, what: str) -> NDArray[np.float64]:
 
 
 def _scores(frame: Any) -> NDArray[np.float64]:
-    import pandas as pd
-
     scores = np.asarray(pd.to_numeric(frame["score"], errors="coerce"), np.float64)
     bad = ~np.isfinite(scores)
     if bad.any():
@@ -260,10 +258,8 @@ def _and_more(count: int) -> str:
     return f" ({count} more rows are wrong, too)" if count else ""
 
 
-def _text(column: Any) -> NDArray[np.object_]:
-    values = column.astype(object)
-    return values.where(values.notna(), None).map(_name).to_numpy(object)
-
-
-def _name(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _text(frame: Any, column: str | None) -> NDArray[np.object_]:
+    """A column as text or None; all None without a column."""
+    if column is None:
+        return np.full(len(frame), None, object)
+    return np.array([None if pd.isna(value) else str(value) for value in frame[column]], object)

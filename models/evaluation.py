@@ -96,7 +96,12 @@ def evaluate(
         raise JobError(f"iou is {iou}, but must be greater than 0 and at most 1.")
     if matching not in ("overlap", "score"):
         raise JobError(f"matching is {matching!r}, but must be 'overlap' or 'score'.")
-    sides = compared(predictions, truth, label_column=label_column, root_dir=root_dir)
+    sides = compared(
+        predictions,
+        truth,
+        label_column=None if class_agnostic else label_column,
+        root_dir=root_dir,
+    )
     if not class_agnostic:
         _check_labels(sides, label_column)
     return _evaluation(
@@ -135,7 +140,8 @@ def _evaluation(
         name or "(all)": tables.class_curve(name, sides.truth, sides.found, pairs, iou)
         for name in (None, *names)
     }
-    crops = [c for c in tables.crop_columns(sides.found.rows) if c != label_column]
+    columns = {} if class_agnostic else {"label": label_column}
+    columns |= {c: c for c in tables.crop_columns(sides.found.rows) if c != label_column}
     return Evaluation(
         iou=iou,
         score_threshold=score_threshold,
@@ -164,11 +170,7 @@ def _evaluation(
         per_class=tables.per_class(matched, names, curves),
         per_image=images,
         matches=tables.outcomes(matched, sides.images, sides.crs),
-        confusion={
-            name: tables.confusion(matched, column)
-            for name, column in ({} if class_agnostic else {"label": label_column}).items()
-        }
-        | {column: tables.confusion(matched, column) for column in crops},
+        confusion={name: tables.confusion(matched, column) for name, column in columns.items()},
         curves={name: tables.curve_table(*curve) for name, curve in curves.items()},
         root_dir=sides.root_dir,
     )

@@ -347,6 +347,13 @@ class TestOnTheMap:
         result = evaluate(tmp_path / "found.parquet", tmp_path / "truth.gpkg")
         assert result.matched == evaluate(found, truth).matched
 
+    def test_places_alone_need_no_labels(self, both):
+        found, truth = (self.placed(rows, "EPSG:32633").drop(columns="label") for rows in both)
+        result = evaluate(found, truth, class_agnostic=True)
+        assert result.matched == evaluate(*both).matched
+        with pytest.raises(AnnotationError, match="no column 'label'"):
+            evaluate(found, truth)
+
     def test_pixels_against_map(self, both):
         found, truth = both
         with pytest.raises(AnnotationError, match=r"map coordinates \(EPSG:32633\).*in pixels"):
