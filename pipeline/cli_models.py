@@ -48,6 +48,7 @@ def models_show(
         "gsd",
         "score_threshold",
         "nms_iou",
+        "empty_threshold",
     ):
         value = getattr(info, key)
         table.add_row(key, "–" if value is None else str(value))

@@ -48,22 +48,30 @@ def cell_targets(
     """
     present = torch.zeros(len(targets), foreground + 1, *shape, dtype=torch.bool)
     touched = torch.zeros_like(present)
-    near_y, near_x = (torch.arange(n) * cell for n in shape)
+    middles = [(torch.arange(n) + 0.5) * cell for n in shape]
     for window, target in enumerate(targets):
-        boxes = target["boxes"].cpu()
-        for (x0, y0, x1, y1), label in zip(boxes.tolist(), target["labels"].tolist(), strict=True):
-            centre_y = min(int((y0 + y1) / 2 // cell), shape[0] - 1)
-            centre_x = min(int((x0 + x1) / 2 // cell), shape[1] - 1)
-            rows = (near_y + cell / 2 >= y0) & (near_y + cell / 2 <= y1)
-            columns = (near_x + cell / 2 >= x0) & (near_x + cell / 2 <= x1)
-            shown = rows[:, None] & columns
-            shown[centre_y, centre_x] = True
-            rows = (near_y + 1.5 * cell > y0) & (near_y - 0.5 * cell < y1)
-            columns = (near_x + 1.5 * cell > x0) & (near_x - 0.5 * cell < x1)
-            for row in (label, foreground):
-                present[window, row] |= shown
-                touched[window, row] |= (rows[:, None] & columns) | shown
+        x0, y0, x1, y1 = (side[:, None] for side in target["boxes"].cpu().unbind(1))
+        # For each box: the rows and the columns of cells in it, with its centre, and near it.
+        inside, centre, near = [], [], []
+        for middle, low, high in zip(middles, (y0, x0), (y1, x1), strict=True):
+            inside.append((middle >= low) & (middle <= high))
+            home = ((low + high) / 2).div(cell, rounding_mode="floor").clamp(0, len(middle) - 1)
+            centre.append(torch.arange(len(middle)) == home)
+            near.append((middle + cell > low) & (middle - cell < high))
+        shown = _crossed(inside) | _crossed(centre)
+        close = _crossed(near) | shown
+        labels = target["labels"].cpu()
+        for row in range(foreground + 1):
+            mine = labels == row if row < foreground else torch.ones_like(labels, dtype=torch.bool)
+            present[window, row] = shown[mine].any(0)
+            touched[window, row] = close[mine].any(0)
     return CellTargets(present, touched)
+
+
+def _crossed(rows_columns: list[Tensor]) -> Tensor:
+    """(N, h) and (N, w) to (N, h, w): where both hold."""
+    rows, columns = rows_columns
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def cell_loss(cells: Tensor, targets: CellTargets) -> Tensor:
