@@ -76,7 +76,8 @@ def table_rows(heading: str) -> dict[str, str]:
 def test_tables_of_keys_are_complete_and_their_defaults_true(heading):
     block = TABLES[heading]
     rows = table_rows(heading)
-    assert set(rows) - BLOCKS == set(block.model_fields) - BLOCKS
+    where = f"the table under {heading!r} in docs/training.md"
+    assert set(rows) - BLOCKS == set(block.model_fields) - BLOCKS, f"mend {where}"
     for key, shown in rows.items():
         field = block.model_fields[key]
         if field.is_required():
@@ -84,7 +85,7 @@ def test_tables_of_keys_are_complete_and_their_defaults_true(heading):
         else:
             default = field.get_default(call_default_factory=True)
             default = list(default) if isinstance(default, tuple) else default
-            assert yaml.safe_load(shown) == default, key
+            assert yaml.safe_load(shown) == default, f"mend {key} in {where}"
 
 
 def commands(page: str) -> list[list[str]]:
