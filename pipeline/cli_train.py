@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +39,21 @@ SetOption = Annotated[
 def _quiet() -> None:
     """Train models from configuration files."""
     import logging
+    import os
     import warnings
 
     # Lightning's banners; what matters of them is in geosweep's own log. (Lightning sets the level of
     # its topmost loggers when it is imported.)
-    for part in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{part}.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
+    if not _leads():
+        logging.getLogger("geosweep").setLevel(logging.ERROR)
+
+
+def _leads() -> bool:
+    """Whether this process speaks for all that train together: Lightning starts the others anew."""
+    return all(int(os.environ.get(key, "0")) == 0 for key in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 @app.command("detector")
@@ -90,12 +99,15 @@ def train_detector(
             fast_dev_run=fast_dev_run,
             find_lr=find_lr,
         )
+    if not _leads():
+        return
     table = Table(show_header=False)
-    table.add_row("weights", str(trained.path or "none written (--fast-dev-run)"))
     table.add_row("labels", ", ".join(trained.labels))
     for name, value in trained.metrics.items():
         table.add_row(name, f"{value:.3f}")
     out.print(table)
+    if trained.path is not None:
+        out.print(f"weights: {trained.path}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command("anchors")

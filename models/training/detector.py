@@ -19,7 +19,7 @@ from .._weights import METADATA_KEY
 from ..data.datamodule import DetectionDataModule
 from .detectorconfig import DetectorTraining
 from .module import MONITOR, DetectorModule
-from .trainer import BEST, CHECKPOINTS, LAST, make_trainer
+from .trainer import BEST, CHECKPOINTS, LAST, lightning_precision, make_trainer
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -116,7 +116,7 @@ def train_detector(
     _fit(trainer, module, data, output / CHECKPOINTS / LAST if resume else None)
     if fast_dev_run:
         return TrainedDetector(None, _measured(trainer), module.labels)
-    metrics = keep_best(trainer, module, output)
+    metrics = _keep_best(trainer, module, data, config)
     path = output / WEIGHTS
     if trainer.is_global_zero:
         module.extra |= {"metrics": metrics, "training": _story(trainer, config)}
@@ -176,15 +176,19 @@ def suggest_learning_rate(
     from lightning.pytorch.tuner.tuning import Tuner
 
     steps = 60
-    settings = config.trainer.model_copy(
-        update={"ema_decay": None, "max_epochs": None, "max_steps": steps, "max_minutes": None}
-    )
+    settings = config.trainer
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            settings,
-            logger=False,
+        trainer = lightning.Trainer(
             default_root_dir=folder,
+            accelerator=settings.accelerator,
+            devices=1,
+            precision=lightning_precision(settings),  # type: ignore[arg-type]
+            gradient_clip_val=settings.gradient_clip,
+            accumulate_grad_batches=settings.accumulate,
+            logger=False,
             enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
             limit_val_batches=0,
         )
         found = Tuner(trainer).lr_find(
@@ -222,16 +226,33 @@ def draw_batch(
     return Path(path)
 
 
-def keep_best(trainer: lightning.Trainer, module: DetectorModule, output: Path) -> dict[str, float]:
-    """Put the best checkpoint's weights into the module; return what was measured of them."""
+def _keep_best(
+    trainer: lightning.Trainer,
+    module: DetectorModule,
+    data: DetectionDataModule,
+    config: DetectorTraining,
+) -> dict[str, float]:
+    """Leave the module with the better of the last weights and the best checkpoint's.
+
+    Returns what was measured of them.
+    """
+    if data.val_frame is None:
+        return {}
+    if module.validated_at != trainer.global_step:
+        # Ended by steps or by the clock, between two validations.
+        trainer.validate(module, datamodule=data, verbose=False)
     metrics = _measured(trainer)
-    best = output / CHECKPOINTS / BEST
+    best = Path(config.trainer.output).expanduser() / CHECKPOINTS / BEST
     trainer.strategy.barrier()
     if best.is_file():
         content = load_checkpoint(best)
-        module.model.load_state_dict(without_prefix(content["state_dict"]))
-        metrics = content[METADATA_KEY]["metrics"]
-    if module.choose_score and "val_best_score" in metrics:
+        stored: dict[str, float] = content[METADATA_KEY]["metrics"]
+        monitor = config.trainer.monitor or MONITOR
+        sign = 1 if config.trainer.direction(monitor) == "max" else -1
+        if monitor not in metrics or sign * stored[monitor] >= sign * metrics[monitor]:
+            module.model.load_state_dict(without_prefix(content["state_dict"]))
+            metrics = stored
+    if module.choose_score:
         module.score_threshold = metrics["val_best_score"]
     return metrics
 

@@ -107,6 +107,8 @@ class DetectorModule(lightning.LightningModule):
         self.lr = self.optimizer_config.lr
         self.choose_score = False
         """Whether `score_threshold` is to become the score with the best F1 in validation."""
+        self.validated_at = -1
+        """Step of the last validation."""
         self._metric = DetectionMetric(len(self.labels), score_threshold)
 
     @classmethod
@@ -344,6 +346,7 @@ class DetectorModule(lightning.LightningModule):
         self._metric.update(network(images), targets)
 
     def on_validation_epoch_end(self) -> None:
+        self.validated_at = self.trainer.global_step
         figures = self._metric.compute()
         self._metric.reset()
         self.log_dict(

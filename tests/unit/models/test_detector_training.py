@@ -266,8 +266,9 @@ def test_ends_early_or_by_the_clock(boxes, tmp_path):
         def on_train_batch_end(self, trainer, *_):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    train_detector(config, callbacks=[Rates()])
+    trained = train_detector(config, callbacks=[Rates()])
     assert rates[-1] < 0.5 * max(rates)
+    assert "val_ap40" in trained.metrics  # also where the end came between two validations
 
 
 def test_the_rate_warms_up_and_falls():
