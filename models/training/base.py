@@ -13,8 +13,10 @@ from .config import TrainerConfig
 if TYPE_CHECKING:
     import lightning
 
-CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
-"""As `make_trainer` names them."""
+CHECKPOINTS = "checkpoints"
+"""Folder of checkpoints in the output folder."""
+BEST, LAST = "best.ckpt", "last.ckpt"
+"""The checkpoint with the best monitored metric, and the one to resume from."""
 WEIGHTS = "model.safetensors"
 """The trained model in the output folder."""
 CONFIG = "training.yaml"

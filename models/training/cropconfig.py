@@ -117,6 +117,11 @@ class CropNetwork(Block):
             raise ValueError(f"{min(given)} is settled by start; leave it out")
         return self
 
+    @property
+    def from_random(self) -> bool:
+        """Whether the network starts from random weights."""
+        return self.start is None and self.pretrained is None
+
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `CropModel` that were given."""
         names = {"resize", "normalize", "resize_interpolation", "expand", "bands"}
@@ -124,7 +129,14 @@ class CropNetwork(Block):
 
 
 class CropTraining(TrainingConfig):
-    """A whole training of a crop model, as written in its configuration file."""
+    """A whole training of a crop model, as written in its configuration file.
+
+    Attributes
+    ----------
+    data, model, optimizer, trainer
+        See `CropData`, `CropNetwork`, `OptimizerConfig` and `TrainerConfig`. Without
+        `optimizer.backbone_lr`, layers that have learned already have a tenth of `optimizer.lr`.
+    """
 
     data: CropData
     model: CropNetwork = Field(default_factory=lambda: CropNetwork.model_validate({}))

@@ -106,6 +106,9 @@ def train_cropmodel(
     if config.model.start is not None:
         go_on_from(model, config.model.start)
     model.optimizer = config.optimizer
+    if config.optimizer.backbone_lr is None and not config.model.from_random:
+        slower = {"backbone_lr": config.optimizer.lr / 10}
+        model.optimizer = config.optimizer.model_copy(update=slower)
     validates = config.data.val is not None
     trainer = make_trainer(
         config.trainer,
@@ -132,11 +135,10 @@ def train_cropmodel(
 def make_model(config: CropNetwork, data: CropData) -> CropModel:
     """Make the crop model that a configuration describes; its network may wait for the labels."""
     labels = None if data.labels is None else {name: i for i, name in enumerate(data.labels)}
-    random = config.start is None and config.pretrained is None
     settings: dict[str, Any] = {
         "model": config.architecture,
         "pretrained": config.pretrained,
-        "freeze_norm": not random if config.freeze_norm is None else config.freeze_norm,
+        "freeze_norm": not config.from_random if config.freeze_norm is None else config.freeze_norm,
         "label_dict": labels,
         "augment": data.augment,
         "balance": data.balance,

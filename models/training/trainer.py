@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ...catalog.errors import TrainingError
+from .base import BEST, CHECKPOINTS, LAST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
     from .config import TrainerConfig
 
 _log = logging.getLogger("geosweep")
-
-CHECKPOINTS = "checkpoints"
-"""Folder of checkpoints in the output folder."""
-BEST, LAST = "best.ckpt", "last.ckpt"
-"""The checkpoint with the best monitored metric, and the one to resume from."""
 
 
 def make_trainer(

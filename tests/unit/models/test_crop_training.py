@@ -14,10 +14,16 @@ from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
 from geosweep.catalog.errors import AnnotationError, ModelError, TrainingError
-from geosweep.models import CropModel, annotation_frame, load_crop_model, model_info
+from geosweep.models import (
+    CropModel,
+    annotation_frame,
+    load_crop_model,
+    model_info,
+    train_cropmodel,
+)
 from geosweep.models._cropfit import confusion_metrics
 from geosweep.models.data.cropsets import CropDataset
-from geosweep.models.training import CropTraining, train_cropmodel
+from geosweep.models.training import CropTraining
 from geosweep.pipeline.cli import app
 from tests.rasters import write_raster
 
@@ -528,6 +534,7 @@ def test_train_resume_and_go_on_with_other_labels(tmp_path):
     going["optimizer"] = {"lr": 1e-9, "weight_decay": 0}
     third = train_cropmodel(going)
     assert third.crop_model.labels == ("fir", "oak") and third.crop_model.expand == 3
+    assert third.crop_model.optimizer.backbone_lr == 1e-10  # what is learned already changes slowly
     before, after = loaded.model.fc.weight[1], third.crop_model.model.fc.weight[1]
     torch.testing.assert_close(after, before, atol=1e-6, rtol=0)  # oak stays oak
 
