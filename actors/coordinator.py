@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 import uuid
 from collections.abc import Coroutine, Iterable
@@ -19,22 +18,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..catalog import open_storage
 from ..catalog.collection import read_collection
 from ..catalog.errors import ClusterError, GeosweepError, ModelError, OutputError
-from ..pipeline.collect import SceneCollector, Selected, stack_probabilities
+from ..pipeline.choose import Selected
+from ..pipeline.collect import SceneCollector, settle
 from ..pipeline.commit import Committer, SceneOutcome
 from ..pipeline.failure import failed_counts
 from .budget import ByteBudget, HeldPixels
-from .pool import RESTART_SECONDS, Pool, cause_of
-from .workers import Classifier, Cropper, DetectorActor, Reader, StreamLostError
+from .pool import RESTART_SECONDS, cause_of
+from .staff import Staff
+from .workers import StreamLostError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..pipeline.collect import SceneDetections
+    from ..pipeline.crop import CropNote
     from ..pipeline.detect import Found
     from ..pipeline.pools import PoolPlan
     from ..pipeline.scene_reader import SceneHeader, SceneTask
@@ -74,48 +75,7 @@ class Coordinator:
         self._batch_size = batch_size
         self._windows = self._detections = 0
         self._crop_bytes: dict[str, int] = {}
-        # Threads and processes are bounded by the counts; only the detectors claim cores or GPUs.
-        free = self._options(num_cpus=0)
-        self._readers = Pool(
-            "reader",
-            [Reader.options(**free).remote(settings, batch_size, 2) for _ in range(pools.readers)],
-            depth=math.ceil(pools.scenes / pools.readers) * 2,
-        )
-        detector = self._options(num_cpus=0 if pools.gpus else 1, num_gpus=pools.gpus)
-        self._detectors = Pool(
-            "detector",
-            [
-                DetectorActor.options(**detector).remote(settings, pools.threads)
-                for _ in range(pools.detectors)
-            ],
-        )
-        self._croppers = Pool(
-            "cropper",
-            [Cropper.options(**free).remote(settings) for _ in range(pools.croppers)]
-            if settings.job.crop_models
-            else [],
-        )
-        classifier = self._options(num_cpus=0, num_gpus=pools.classifier_gpus)
-        self._classifiers = {
-            spec.name: Pool(
-                "classifier",
-                [
-                    Classifier.options(**classifier).remote(settings, spec.name, pools.threads)
-                    for _ in range(pools.classifiers)
-                ],
-                depth=16,
-            )
-            for spec in settings.job.crop_models
-        }
-
-    def _options(self, **resources: Any) -> dict[str, Any]:
-        node = ray.get_runtime_context().get_node_id()
-        return {
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
-            "max_restarts": -1,
-            "max_task_retries": 0,
-            **resources,
-        }
+        self._staff = Staff.hire(settings, pools, batch_size)
 
     async def ready(self) -> list[str]:
         """Wait until all actors stand; gives the detectors' devices.
@@ -131,10 +91,10 @@ class Coordinator:
         """
         self._check_output()
         try:
-            devices = [await actor.device.remote() for actor in self._detectors.actors]
-            for actor in self._croppers.actors:
+            devices = [await actor.device.remote() for actor in self._staff.detectors.actors]
+            for actor in self._staff.croppers.actors:
                 self._crop_bytes = await actor.input_bytes.remote()
-            for pool in self._classifiers.values():
+            for pool in self._staff.classifiers.values():
                 await asyncio.gather(*(actor.fill.remote() for actor in pool.actors))
         except RayTaskError as error:
             raise cause_of(error) from None
@@ -213,7 +173,7 @@ class Coordinator:
                 raise _ReaderLostError
             return counts
 
-        counts = await self._readers.call(stream)
+        counts = await self._staff.readers.call(stream)
         assert run.collector is not None
         return await self._blocking(run.collector.finish, counts, self._settings.crop_classes)
 
@@ -222,7 +182,8 @@ class Coordinator:
         ahead = asyncio.Semaphore(2 * self._plan.detectors + 1)
         tasks: set[asyncio.Task[None]] = set()
         assert run.header is not None
-        size = 3 * run.header.grid.size**2 * run.header.windows_at_once(self._batch_size)
+        at_once = run.header.windows_at_once(self._batch_size)
+        size = run.header.count * run.header.grid.size**2 * at_once
         number = 0
 
         def finished(pixels: HeldPixels, _: object) -> None:
@@ -258,7 +219,7 @@ class Coordinator:
         self, run: _SceneRun, number: int, windows: int, pixels: HeldPixels
     ) -> None:
         """One batch of windows through detector, croppers and classifiers."""
-        selected: Selected = await self._detectors.call(
+        selected: Selected = await self._staff.detectors.call(
             lambda actor: actor.detect.remote(pixels.ref, run.task_ref, run.header_ref)
         )
         count = len(selected.found)
@@ -269,39 +230,36 @@ class Coordinator:
         ]
         pixels.share(len(chunks))
         results = await _all([self._classify(run, name, some, pixels) for name, some in chunks])
-        classes = {
-            name: stack_probabilities(
-                (rows for (owner, _), rows in zip(chunks, results, strict=True) if owner == name),
-                width,
-            )
-            for name, width in self._settings.crop_classes.items()
-        }
+        classified: dict[str, list[tuple[NDArray[np.float32], CropNote]]] = {}
+        for (name, _), result in zip(chunks, results, strict=True):
+            classified.setdefault(name, []).append(result)
+        done = settle(selected, classified, self._settings.crop_classes)
         assert run.collector is not None
-        run.collector.add(number, selected, classes)
+        run.collector.add(number, done)
         self._windows += windows
-        self._detections += count
+        self._detections += len(done.found)
 
     async def _classify(
         self, run: _SceneRun, name: str, found: Found, pixels: HeldPixels
-    ) -> NDArray[np.float32]:
+    ) -> tuple[NDArray[np.float32], CropNote]:
         """Class probabilities of some detections of a batch; their crops live only in here.
 
         The budget is taken chunk by chunk: the crops of a whole dense batch may be larger than the
         store.
         """
 
-        async def cut(actor: Any) -> ray.ObjectRef:
+        async def cut(actor: Any) -> tuple[CropNote, ray.ObjectRef]:
             # The note says that the crops are there; they stay in the store.
-            there, ref = actor.cut.options(num_returns=2).remote(
+            note, ref = actor.cut.options(num_returns=2).remote(
                 name, found, pixels.ref, run.task_ref, run.header_ref
             )
-            await there
-            return ref
+            return await note, ref
 
         async with self._crops.hold(len(found) * self._crop_bytes[name]):
-            crops = await self._croppers.call(cut)
+            note, crops = await self._staff.croppers.call(cut)
             pixels.leave()
-            return await self._classifiers[name].call(lambda actor: actor.classify.remote(crops))
+            pool = self._staff.classifiers[name]
+            return await pool.call(lambda actor: actor.classify.remote(crops)), note
 
     async def _blocking(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)

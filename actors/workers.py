@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -10,12 +11,13 @@ import numpy as np
 import ray
 
 from ..catalog.errors import GeosweepError
-from ..pipeline.collect import Selected
-from ..pipeline.crop import RectangleReader, cut_crops
+from ..pipeline.choose import Selected
+from ..pipeline.crop import CropNote
 from ..pipeline.detect import Found
 from ..pipeline.local import load_crop_model_for, load_finder_for
 from ..pipeline.rebatch import Rebatcher
-from ..pipeline.scene_reader import SceneHeader, SceneReader, SceneTask, open_scene
+from ..pipeline.scene_crops import SceneCrops
+from ..pipeline.scene_reader import SceneHeader, SceneReader, SceneTask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +66,7 @@ class Reader:
 
     def open(self, session: str, task: SceneTask) -> SceneHeader:
         """Open a scene; its pixels are then asked for with `next_batch`."""
-        reader = SceneReader.open(task, self._settings.job, threads=self._threads)
+        reader = SceneReader.open(task, self._settings, threads=self._threads)
         self._open[session] = (reader, reader.batches(self._batch_size))
         return reader.header
 
@@ -120,36 +122,31 @@ class Cropper:
                 for spec in settings.job.crop_models
             }
         )
-        self._readers: OrderedDict[str, RectangleReader] = OrderedDict()
+        self._scenes: OrderedDict[str, SceneCrops] = OrderedDict()
 
     def input_bytes(self) -> dict[str, int]:
         """Size of one prepared crop for each crop model."""
-        return {name: 4 * 3 * m.resize[0] * m.resize[1] for name, m in self._models.get().items()}
+        return {name: 4 * math.prod(m.input_shape) for name, m in self._models.get().items()}
 
     def cut(
         self, name: str, found: Found, batch: WindowBatch, task: SceneTask, header: SceneHeader
-    ) -> tuple[int, NDArray[np.float32]]:
-        """Crops of a batch's detections as (N, 3, H, W) float32, ready for crop model `name`.
+    ) -> tuple[CropNote, NDArray[np.float32]]:
+        """Crops of a batch's detections as (N, C, H, W) float32, ready for crop model `name`.
 
-        Call with ``num_returns=2``: their number tells the caller that they are there.
+        Call with ``num_returns=2``: the note tells the caller that they are there.
         """
-        model = self._models.get()[name]
-        spec = next(spec for spec in self._settings.job.crop_models if spec.name == name)
-        expand = model.expand if spec.expand is None else spec.expand
-        crops = cut_crops(found, batch, header.grid, expand, self._reader_for(task))
-        return len(crops), model.prepare(crops)
+        cut = self._crops_of(task).cut(name, found, batch, header)
+        return cut.note, self._models.get()[name].prepare(cut.crops)
 
-    def _reader_for(self, task: SceneTask) -> RectangleReader:
-        scene = task.scene
-        key = f"{scene.id}-{scene.source_version}"
-        if key not in self._readers:
-            job = self._settings.job
-            self._readers[key] = RectangleReader(lambda: open_scene(scene.href, job, threads=1))
-            if len(self._readers) > self.OPEN_SCENES:
-                _, oldest = self._readers.popitem(last=False)
+    def _crops_of(self, task: SceneTask) -> SceneCrops:
+        key = f"{task.scene.id}-{task.scene.source_version}"
+        if key not in self._scenes:
+            self._scenes[key] = SceneCrops.of(task, self._settings, self._models.get())
+            if len(self._scenes) > self.OPEN_SCENES:
+                _, oldest = self._scenes.popitem(last=False)
                 oldest.close()
-        self._readers.move_to_end(key)
-        return self._readers[key]
+        self._scenes.move_to_end(key)
+        return self._scenes[key]
 
 
 @ray.remote

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from .errors import RasterError, SourceError
@@ -11,7 +12,7 @@ from .hrefs import is_remote, local_path
 from .intervals import Interval, parse_time
 from .itemfiles import absolute_href, href_suffix
 from .rasters import RASTER_SUFFIXES
-from .scene import Scene
+from .scene import Scene, SideAsset
 
 _IMAGE_TYPES = ("image/tiff", "image/jp2", "image/png", "image/jpeg", "image/vnd.stac.geotiff")
 _SIDE_ROLES = frozenset({"thumbnail", "overview", "metadata", "visual-thumbnail"})
@@ -75,7 +76,24 @@ def item_interval(item: dict[str, Any]) -> Interval:
     return _time(properties.get("start_datetime")), _time(properties.get("end_datetime"))
 
 
-def item_scene(item: dict[str, Any], base: str, asset_key: str, scene_id: str) -> Scene:
+def check_side_assets(item: dict[str, Any], wanted: Sequence[str], source: str) -> None:
+    """Raise NoAssetError unless the item has all assets that crop models want."""
+    for key in wanted:
+        if key not in item["assets"]:
+            keys = ", ".join(item["assets"]) or "none"
+            raise NoAssetError(
+                f"{source}: item {item['id']} has no asset '{key}', it has {keys}: "
+                "set crop_models.asset to one of them"
+            )
+
+
+def item_scene(
+    item: dict[str, Any],
+    base: str,
+    asset_key: str,
+    scene_id: str,
+    side_assets: Sequence[str] = (),
+) -> Scene:
     """Return the scene that an item's asset is, opening the raster only if `proj:*` is incomplete.
 
     Parameters
@@ -88,11 +106,13 @@ def item_scene(item: dict[str, Any], base: str, asset_key: str, scene_id: str) -
         From `choose_asset`.
     scene_id
         From `SceneIds`.
+    side_assets
+        Keys of other assets to note, which the item has.
 
     Returns
     -------
     Scene
-        With `error` set if the asset is a local file that is missing, or had to be opened and
+        With `error` set if one of the assets is a local file that is missing, or had to be opened and
         couldn't be.
     """
     asset = item["assets"][asset_key]
@@ -114,10 +134,11 @@ def item_scene(item: dict[str, Any], base: str, asset_key: str, scene_id: str) -
     footprint = _footprint(item.get("geometry"))
     if footprint is None and grid and size and crs:
         footprint = outline(size, grid, crs)  # type: ignore[arg-type]
-    updated = asset.get("updated") or properties.get("updated")
-    checksum = asset.get("file:checksum")
-    if checksum is None and updated is None:
-        checksum = local_stamp(href)
+    others = {key: _side_asset(item, key, base) for key in side_assets}
+    for key, other in others.items():
+        if error is None and not _exists(other.href):
+            error = f"{other.href}, the asset '{key}', does not exist"
+    updated, checksum = _data_version(item, asset, href)
     start, _ = item_interval(item)
     return Scene(
         id=scene_id,
@@ -133,7 +154,25 @@ def item_scene(item: dict[str, Any], base: str, asset_key: str, scene_id: str) -
         transform=grid,  # type: ignore[arg-type]
         shape=size,
         error=error,
+        assets=others,
     )
+
+
+def _side_asset(item: dict[str, Any], key: str, base: str) -> SideAsset:
+    asset = item["assets"][key]
+    href = absolute_href(str(asset.get("href", "")), base)
+    return SideAsset(href, *_data_version(item, asset, href))
+
+
+def _data_version(
+    item: dict[str, Any], asset: dict[str, Any], href: str
+) -> tuple[str | None, str | None]:
+    """`updated` and checksum of an asset; the stamp of a local file that has neither."""
+    updated = asset.get("updated") or item["properties"].get("updated")
+    checksum = asset.get("file:checksum")
+    if checksum is None and updated is None:
+        checksum = local_stamp(href)
+    return updated, checksum
 
 
 def failed_scene(item: dict[str, Any], base: str, scene_id: str, error: str) -> Scene:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,23 @@ from .hrefs import stable_href
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
+
+
+@dataclass(frozen=True, slots=True)
+class SideAsset:
+    """Another raster of a scene's item, from which a crop model wants its crops.
+
+    Parameters
+    ----------
+    href
+        An unsigned URL or an absolute path.
+    updated, checksum
+        As for a `Scene`.
+    """
+
+    href: str
+    updated: str | None = None
+    checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +58,8 @@ class Scene:
     error
         Why the raster can't be read, for rasters the user named that are missing or unreadable.
         Such a scene is still planned, and ends as a failed record.
+    assets
+        Other rasters of the item that the job asks for, by the asset's key.
     """
 
     id: str
@@ -55,6 +75,7 @@ class Scene:
     transform: tuple[float, float, float, float, float, float] | None = None
     shape: tuple[int, int] | None = None
     error: str | None = None
+    assets: Mapping[str, SideAsset] = field(default_factory=dict, hash=False)
 
     @property
     def source_version(self) -> str:
@@ -62,5 +83,7 @@ class Scene:
 
         Signing the same URL anew does not change it.
         """
-        parts = (stable_href(self.href), self.asset, self.updated, self.checksum)
+        parts = [stable_href(self.href), self.asset, self.updated, self.checksum]
+        for key, other in sorted(self.assets.items()):
+            parts += [key, stable_href(other.href), other.updated, other.checksum]
         return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:16]

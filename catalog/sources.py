@@ -13,7 +13,14 @@ from .hrefs import public_href, stable_href
 from .ids import SceneIds
 from .intervals import Interval, overlaps, parse_interval
 from .itemfiles import ItemFile, is_stac_path
-from .items import NoAssetError, choose_asset, failed_scene, item_interval, item_scene
+from .items import (
+    NoAssetError,
+    check_side_assets,
+    choose_asset,
+    failed_scene,
+    item_interval,
+    item_scene,
+)
 from .rasters import list_rasters, raster_scene, raster_stem
 from .scene import Scene
 from .spec import BBox, SourceSpec, bbox_geometry, check_bbox
@@ -100,8 +107,11 @@ class RasterSource(Source):
 class ItemSource(Source):
     """Scenes from a file of STAC items, or a static catalog."""
 
-    def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
+    def __init__(
+        self, spec: SourceSpec, bbox: BBox | None = None, side_assets: Sequence[str] = ()
+    ) -> None:
         super().__init__(spec, bbox)
+        self._side_assets = tuple(side_assets)
         self._file = ItemFile(spec.stac or "")
         self._ids: SceneIds | None = None
 
@@ -132,19 +142,21 @@ class ItemSource(Source):
             scene_id = self._ids(item["id"], "\x1f".join(map(str, key)))
             try:
                 asset = choose_asset(item, self.spec.asset, self._file.name)
+                check_side_assets(item, self._side_assets, self._file.name)
             except NoAssetError as error:
                 if not swept:
                     raise  # the very first item: the job is wrong rather than the item
                 yield failed_scene(item, base, scene_id, str(error))
                 continue
             swept = True
-            yield item_scene(item, base, asset, scene_id)
+            yield item_scene(item, base, asset, scene_id, self._side_assets)
 
 
 def open_source(
     source: SourceSpec | Mapping[str, Any] | str | Path | Sequence[str | Path],
     *,
     bbox: BBox | None = None,
+    side_assets: Sequence[str] = (),
 ) -> Source:
     """Open a source of scenes.
 
@@ -156,6 +168,9 @@ def open_source(
         a list of rasters and folders.
     bbox
         West, south, east, north in degrees; takes the place of the spec's own.
+    side_assets
+        Keys of assets that each item must have besides the one that is swept; they come as
+        `Scene.assets`.
 
     Returns
     -------
@@ -177,7 +192,11 @@ def open_source(
     for key, remedy in _LATER.items():
         if getattr(spec, key) is not None:
             raise SourceError(f"source.{key} is not available in this version: {remedy}")
-    return RasterSource(spec, bbox) if spec.rasters is not None else ItemSource(spec, bbox)
+    if spec.rasters is None:
+        return ItemSource(spec, bbox, side_assets)
+    if side_assets:
+        raise SourceError(f"plain rasters have no assets, such as '{side_assets[0]}'")
+    return RasterSource(spec, bbox)
 
 
 def _overlap(area: BaseGeometry, footprint: BaseGeometry) -> bool:

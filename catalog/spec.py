@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 BBox = tuple[float, float, float, float]
+Ranges = tuple[tuple[float, float], ...]
 
 
 class SourceSpec(BaseModel):
@@ -96,29 +97,17 @@ class SourceSpec(BaseModel):
     @field_validator("bands")
     @classmethod
     def _valid_bands(cls, value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
-        for band in value or ():
-            if isinstance(band, int) and band < 1:
-                raise ValueError(f"source.bands has {band}: bands are numbered from 1")
-        return value
+        return check_bands(value, "source.bands")
 
     @field_validator("rescale", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
-        if isinstance(value, list | tuple) and len(value) == 2:
-            low, high = value
-            if isinstance(low, int | float) and isinstance(high, int | float):
-                return (value,)
-        return value
+        return as_pairs(value)
 
     @field_validator("rescale")
     @classmethod
-    def _ascending(
-        cls, value: tuple[tuple[float, float], ...] | None
-    ) -> tuple[tuple[float, float], ...] | None:
-        for low, high in value or ():
-            if not low < high:
-                raise ValueError(f"source.rescale has [{low}, {high}]: low must be below high")
-        return value
+    def _ascending(cls, value: Ranges | None) -> Ranges | None:
+        return check_ranges(value, "source.rescale")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -129,6 +118,31 @@ class SourceSpec(BaseModel):
                 if getattr(self, key) is not None:
                     raise ValueError(f"source.{key} goes with 'stac'; plain rasters have none")
         return self
+
+
+def check_bands(bands: tuple[int | str, ...] | None, key: str) -> tuple[int | str, ...] | None:
+    """Return `bands`; raise ValueError if a number is below 1."""
+    for band in bands or ():
+        if isinstance(band, int) and band < 1:
+            raise ValueError(f"{key} has {band}: bands are numbered from 1")
+    return bands
+
+
+def as_pairs(value: object) -> object:
+    """Take ``[low, high]`` for ``[[low, high]]``; leave anything else alone."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        low, high = value
+        if isinstance(low, int | float) and isinstance(high, int | float):
+            return (value,)
+    return value
+
+
+def check_ranges(ranges: Ranges | None, key: str) -> Ranges | None:
+    """Return `ranges`; raise ValueError if one does not ascend."""
+    for low, high in ranges or ():
+        if not low < high:
+            raise ValueError(f"{key} has [{low}, {high}]: low must be below high")
+    return ranges
 
 
 def check_bbox(bbox: BBox) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .hrefs import public_href, scrub
 from .intervals import format_time, parse_time
 from .records import COLLECTION, SceneRecord
-from .scene import Scene
+from .scene import Scene, SideAsset
 
 if TYPE_CHECKING:
     import pystac
@@ -101,6 +101,7 @@ def _properties(record: SceneRecord) -> dict[str, Any]:
         "updated": scene.updated,
         "checksum": scene.checksum,
         "version": scene.source_version,
+        "assets": _side_assets(scene) or None,
     }
     properties: dict[str, Any] = {
         "created": format_time(record.created),
@@ -132,6 +133,21 @@ def _properties(record: SceneRecord) -> dict[str, Any]:
     if scene.shape is not None:
         properties["proj:shape"] = list(scene.shape)
     return properties
+
+
+def _side_assets(scene: Scene) -> dict[str, Any]:
+    return {
+        key: {
+            name: value
+            for name, value in (
+                ("href", public_href(other.href)),
+                ("updated", other.updated),
+                ("checksum", other.checksum),
+            )
+            if value is not None
+        }
+        for key, other in scene.assets.items()
+    }
 
 
 def _links(scene: Scene) -> list[pystac.Link]:
@@ -169,6 +185,9 @@ def _scene(item: dict[str, Any]) -> Scene:
         transform=tuple(transform) if transform else None,  # type: ignore[arg-type]
         shape=(size[0], size[1]) if size else None,
         error=properties.get("geosweep:source_error"),
+        assets={
+            key: SideAsset(**parts) for key, parts in (source.get("assets") or {}).items() if parts
+        },
     )
 
 

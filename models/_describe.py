@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import ModelError
 from ._architectures import RETINANET
@@ -11,6 +11,8 @@ from ._weights import read_header
 from .info import ModelInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ._sources import WeightsSource
 
 _CROPMODEL = "cropmodel-1"  # _cropnet.REVISION, which would import torch
@@ -40,6 +42,7 @@ def describe(source: WeightsSource) -> ModelInfo:
             score_threshold=metadata.get("score_threshold"),
             nms_iou=metadata.get("nms_iou"),
             empty_threshold=metadata.get("empty_threshold"),
+            bands=_bands(metadata.get("config")),
             metrics=metadata.get("metrics", {}),
             training_data=metadata.get("training_data", ""),
             weights=source.weights,
@@ -84,5 +87,11 @@ def describe(source: WeightsSource) -> ModelInfo:
         kind="cropmodel",
         labels=labels_by_index(settings["label_dict"], source.name),
         architecture=settings.get("architecture", ""),
+        bands=_bands(settings),
         weights=source.weights,
     )
+
+
+def _bands(settings: Mapping[str, Any] | None) -> tuple[int | str, ...] | None:
+    bands = (settings or {}).get("bands")
+    return None if bands is None else tuple(bands)

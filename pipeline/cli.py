@@ -218,6 +218,12 @@ def _result_table(result: Result) -> Table:
         table.add_row("tile filter", f"in doubt over {doubts}; all of them processed")
     table.add_row("detections", str(counts["detections"]))
     table.add_row("duplicates removed", str(counts["duplicates_removed"]))
+    crops = {
+        "without data, so without a class": counts["crops_outside"],
+        "partly beside their raster": counts["crops_partly_outside"],
+    }
+    if any(crops.values()):
+        table.add_row("crops", ", ".join(f"{value} {key}" for key, value in crops.items() if value))
     if counts["windows_now"]:
         table.add_row("speed", f"{result.windows_per_second:.2f} windows/s, all included")
     return table

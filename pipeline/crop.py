@@ -1,24 +1,59 @@
-"""Cut the crops of detections for a classifier."""
+"""Cut the crops of detections for classifiers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..models.crops import detection_bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from .detect import Found
-    from .pixels import PixelSource
+    from .pixels import PixelSource, Strip
     from .stream import WindowBatch
     from .windows import WindowGrid
 
-    ReadRectangle = Callable[[int, int, int, int], NDArray[np.uint8]]
+    ReadRectangle = Callable[[int, int, int, int], Strip]
+
+WHOLE, PARTLY, EMPTY = 0, 1, 2
+"""A crop lies on its raster; partly beside it; there is no pixel of data in it."""
+
+
+@dataclass(slots=True)
+class Cut:
+    """Crops of some detections.
+
+    Parameters
+    ----------
+    crops
+        N arrays (h, w, bands) of any sizes: uint8, or float32 of a raster of floats.
+    failed
+        int64, windows on whose crops the decoder complained: their pixels are not to be trusted.
+    outside
+        int8 (N,): `WHOLE`, `PARTLY` or `EMPTY`.
+    """
+
+    crops: list[NDArray[Any]]
+    failed: NDArray[np.int64]
+    outside: NDArray[np.int8]
+
+    @property
+    def note(self) -> CropNote:
+        """All but the pixels."""
+        return CropNote(self.failed, self.outside)
+
+
+@dataclass(slots=True)
+class CropNote:
+    """What is to be known of crops when they are classified; see `Cut`."""
+
+    failed: NDArray[np.int64]
+    outside: NDArray[np.int8]
 
 
 def cut_crops(
@@ -27,7 +62,8 @@ def cut_crops(
     grid: WindowGrid,
     expand: int,
     read: ReadRectangle,
-) -> list[NDArray[np.uint8]]:
+    channels: Sequence[int] = (0, 1, 2),
+) -> Cut:
     """Cut one crop for each detection out of the pixels of its window.
 
     Parameters
@@ -35,34 +71,37 @@ def cut_crops(
     found
         Detections in the windows of `batch`.
     batch
-        The windows' pixels, (B, 3, size, size) uint8.
+        The windows' pixels, (B, C, size, size) uint8.
     grid
         The plan that the windows come from.
     expand
         Context in pixels on each side, clamped at the raster's edge.
     read
-        Reads a rectangle (x0, y0, x1, y1) of the level as (3, h, w): called only for a crop whose
+        Reads a rectangle (x0, y0, x1, y1) of the level, all channels: called only for a crop whose
         context leaves its window.
-
-    Returns
-    -------
-    list of uint8 arrays
-        (h, w, 3) each, of any size.
+    channels
+        Which of the windows' channels the crop model wants.
     """
     bounds = detection_bounds(found.boxes, expand, grid.width, grid.height)
     slot_of = {index: slot for slot, index in enumerate(batch.index.tolist())}
     corners = grid.offsets(found.window)
-    crops: list[NDArray[np.uint8]] = []
+    wanted = list(channels)
+    crops: list[NDArray[Any]] = []
+    failed: set[int] = set()
     for (x0, y0, x1, y1), window, (left, top) in zip(
         bounds.tolist(), found.window.tolist(), corners.tolist(), strict=True
     ):
         inside = left <= x0 and top <= y0 and x1 <= left + grid.size and y1 <= top + grid.size
         if inside:
-            pixels = batch.pixels[slot_of[window], :, y0 - top : y1 - top, x0 - left : x1 - left]
+            rows, columns = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+            pixels = batch.pixels[slot_of[window], wanted, rows, columns]
         else:
-            pixels = read(x0, y0, x1, y1)
+            strip = read(x0, y0, x1, y1)
+            if strip.damaged:
+                failed.add(window)
+            pixels = strip.data[wanted].astype(np.uint8, copy=False)
         crops.append(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return crops
+    return Cut(crops, np.array(sorted(failed), np.int64), np.full(len(crops), WHOLE, np.int8))
 
 
 class RectangleReader:
@@ -72,11 +111,11 @@ class RectangleReader:
         self._open = open_source
         self._source: PixelSource | None = None
 
-    def __call__(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
-        """Read a rectangle of the level, (3, h, w)."""
+    def __call__(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
+        """Read a rectangle of the level."""
         if self._source is None:
             self._source = self._open()
-        return self._source.read(x0, y0, x1, y1).data.astype(np.uint8, copy=False)
+        return self._source.read(x0, y0, x1, y1)
 
     def close(self) -> None:
         """Release the raster, if it was opened."""

@@ -13,7 +13,7 @@ import numpy as np
 from ..catalog.errors import ModelError
 from ..models import TileVerdict, judge_windows
 from ._stopwatch import Stopwatch
-from .collect import Selected, select
+from .choose import Selected, select
 from .detect import detect_in, views_of
 
 if TYPE_CHECKING:

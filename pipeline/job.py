@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ..catalog import SourceSpec
+from ..catalog.spec import Ranges, as_pairs, check_bands, check_ranges
 from ..catalog.strict import Block, checked, read_yaml
 
 PIPELINE_REVISION = 1
@@ -35,6 +36,7 @@ class DetectorSpec(Block):
     nms_iou: float | None = Field(default=None, gt=0.0, le=1.0)
     batch_size: int | Literal["auto"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    backend: Literal["torch", "compile", "onnx", "openvino"] = "torch"
     device: str | None = None
 
     @field_validator("batch_size", mode="before")
@@ -56,13 +58,35 @@ class TileFilterSpec(Block):
 
 
 class CropModelSpec(Block):
-    """A classifier for the detections' crops; `expand` adds context, in pixels on each side."""
+    """A classifier for the detections' crops.
+
+    `expand` adds context, in pixels on each side. `bands` and `rescale` are of the raster that crops are
+    cut from: the one that is swept, or that of another `asset` of the item, found by map coordinates.
+    """
 
     name: str = Field(default="cropmodel", pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     model: str
     batch_size: int = Field(default=64, ge=1)
     expand: int | None = Field(default=None, ge=0)
     scores: bool = False
+    asset: str | None = None
+    bands: tuple[int | str, ...] | None = Field(default=None, min_length=1)
+    rescale: tuple[tuple[float, float], ...] | None = Field(default=None, min_length=1)
+
+    @field_validator("rescale", mode="before")
+    @classmethod
+    def _one_pair(cls, value: Any) -> Any:
+        return as_pairs(value)
+
+    @field_validator("rescale")
+    @classmethod
+    def _ascending(cls, value: Ranges | None) -> Ranges | None:
+        return check_ranges(value, "rescale")
+
+    @field_validator("bands")
+    @classmethod
+    def _numbered_from_1(cls, value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
+        return check_bands(value, "bands")
 
 
 def crop_prefix(number: int) -> str:
@@ -172,6 +196,22 @@ class Job(Block):
             raise ValueError(f"no crop model can be named {taken!r}; choose another name")
         return value
 
+    @model_validator(mode="after")
+    def _assets_need_items(self) -> Self:
+        other = next((spec for spec in self.crop_models if spec.asset is not None), None)
+        if other is not None and self.source.rasters is not None:
+            raise ValueError(
+                f"crop model {other.name!r} wants its crops from the asset {other.asset!r}, and plain "
+                "rasters have no assets; list rasters and assets as STAC items in source.stac"
+            )
+        return self
+
+    @property
+    def crop_assets(self) -> tuple[str, ...]:
+        """Assets that crop models want besides the one that is swept."""
+        assets = (spec.asset for spec in self.crop_models if spec.asset is not None)
+        return tuple(dict.fromkeys(assets))
+
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
         """Read a job file.
@@ -221,8 +261,11 @@ class Job(Block):
         source = self.source.model_dump(mode="json", include={"bands", "rescale", "asset", "bbox"})
         # Models count by their versions: the same weights may lie elsewhere on the next machine.
         aside = {"model", "batch_size", "device"}
-        detector = self.detector.model_dump(mode="json", exclude=aside)
-        crops = [spec.model_dump(mode="json", exclude=aside) for spec in self.crop_models]
+        usual = {"backend"} if self.detector.backend == "torch" else set()
+        detector = self.detector.model_dump(mode="json", exclude=aside | usual)
+        crops = [
+            spec.model_dump(mode="json", exclude=aside | _unset(spec)) for spec in self.crop_models
+        ]
         content = {
             "revision": PIPELINE_REVISION,
             "source": source,
@@ -233,8 +276,13 @@ class Job(Block):
             "crs": self.output.crs,
             "versions": versions,
         }
-        # A key of its own only where there is one: outputs made before there were tile filters go on.
+        # Only where there is one: outputs made before there were tile filters go on.
         if self.tile_filter is not None:
             content["tile_filter"] = self.tile_filter.model_dump(mode="json", exclude=aside)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _unset(spec: CropModelSpec) -> set[str]:
+    """Newer keys that are not given: outputs made before there were such keys go on."""
+    return {key for key in ("asset", "bands", "rescale") if getattr(spec, key) is None}

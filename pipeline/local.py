@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Self
 from ..catalog.errors import GeosweepError, ModelError, OutputError
 from ._stopwatch import Stopwatch
 from .commit import Committer, SceneOutcome
-from .crop import RectangleReader
 from .failure import failed_counts
 from .find import Finder
-from .scene_reader import SceneReader, SceneTask, open_scene
+from .scene_crops import SceneCrops
+from .scene_reader import SceneReader, SceneTask
 from .sweep import OnWindows, sweep_scene
 
 if TYPE_CHECKING:
@@ -67,18 +67,18 @@ class LocalEngine:
         if task.scene.error is not None:
             return self._committer.fail(task, task.scene.error)
         opened: SceneReader | None = None
-        rectangle = RectangleReader(lambda: open_scene(task.scene.href, job, threads=1))
+        crops = SceneCrops.of(task, self._settings, self._crop_models)
         watch = Stopwatch()
         try:
             with watch.stage("open"):
-                opened = reader = SceneReader.open(task, job)
+                opened = reader = SceneReader.open(task, self._settings)
             detections = sweep_scene(
                 reader,
                 task.region,
                 self._settings,
                 self._finder,
                 self._crop_models,
-                rectangle,
+                crops,
                 watch=watch,
                 on_windows=self._on_windows,
             )
@@ -95,7 +95,7 @@ class LocalEngine:
             reason = f"{type(error).__name__}: {error}"
             return self._committer.fail(task, reason, failed_counts(task, job, header))
         finally:
-            rectangle.close()
+            crops.close()
             if opened is not None:
                 opened.close()
 
@@ -136,6 +136,7 @@ def load_detector_for(settings: Settings, *, threads: int | None = None) -> Dete
         score_threshold=spec.score_threshold,
         nms_iou=spec.nms_iou,
         precision=spec.precision,
+        backend=spec.backend,
         threads=threads,
     )
 
@@ -148,4 +149,10 @@ def load_crop_model_for(
 
     spec = next(spec for spec in settings.job.crop_models if spec.name == name)
     wanted = device or settings.job.detector.device
-    return load_crop_model(spec.model, device=wanted, threads=threads)
+    model = load_crop_model(spec.model, device=wanted, threads=threads)
+    if spec.bands is not None and len(spec.bands) != model.crop_bands:
+        raise ModelError(
+            f"crop model {name} takes {model.crop_bands} bands, and crop_models.bands names "
+            f"{len(spec.bands)}: make them as many."
+        )
+    return model

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..catalog.errors import RasterError
+from .bands import BandRequest
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -39,6 +41,14 @@ class Strip:
     valid: NDArray[np.bool_] | None = None
     damaged: tuple[Rectangle, ...] = ()
 
+    def is_damaged(self, part: Sequence[int]) -> bool:
+        """Whether a rectangle x0, y0, x1, y1 touches a damaged one."""
+        x0, y0, x1, y1 = part
+        return any(
+            x0 < right and left < x1 and y0 < bottom and top < y1
+            for left, top, right, bottom in self.damaged
+        )
+
 
 class PixelSource(Protocol):
     """One level of a raster. Used by one thread at a time."""
@@ -54,6 +64,8 @@ class PixelSource(Protocol):
     transform: Affine | None
     """Pixel to map coordinates of the whole raster, None without georeferencing."""
     crs: str | None
+    crop_channels: Mapping[str, tuple[int, ...]]
+    """The channels of those crop models that want others than the first three."""
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
         """Decode a rectangle of the level."""
@@ -64,25 +76,6 @@ class PixelSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class BandSelection:
-    """Which bands to take and how to bring them to 8 bit.
-
-    Parameters
-    ----------
-    bands
-        1-based numbers or band descriptions; None takes all the raster has.
-    rescale
-        (low, high) for each band, or one for all: mapped to 0–255 and clipped, by rio-tiler.
-    for_detector
-        Demand three bands of 8 bit after selection and rescaling, and drop an alpha band.
-    """
-
-    bands: tuple[int | str, ...] | None = None
-    rescale: tuple[tuple[float, float], ...] | None = None
-    for_detector: bool = True
-
-
 class ArraySource:
     """An image that is already in memory, behind the same interface.
 
@@ -90,9 +83,13 @@ class ArraySource:
     ----------
     image
         (H, W, 3) uint8, or float in 0–1.
+    crops
+        What crop models want of it: some of its three bands, as they are.
     """
 
-    def __init__(self, image: NDArray[Any]) -> None:
+    def __init__(
+        self, image: NDArray[Any], crops: Mapping[str, BandRequest] = MappingProxyType({})
+    ) -> None:
         array = np.asarray(image)
         if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
             raise RasterError(
@@ -113,6 +110,9 @@ class ArraySource:
         self.block: tuple[int, int] = (256, self.width)
         self.transform: Affine | None = None
         self.crs: str | None = None
+        self.crop_channels: Mapping[str, tuple[int, ...]] = {
+            name: _image_channels(name, want) for name, want in crops.items()
+        }
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
         """Give a view of a rectangle."""
@@ -122,10 +122,11 @@ class ArraySource:
         """Nothing to release."""
 
 
-def select_bands(bands: Sequence[int | str] | None, rescale: object) -> BandSelection:
-    """Build a detector's selection from what a user passed (`rescale` as one pair or a list)."""
-    pairs: tuple[tuple[float, float], ...] | None = None
-    if rescale is not None:
-        values = np.asarray(rescale, dtype=float).reshape(-1, 2)
-        pairs = tuple((float(low), float(high)) for low, high in values)
-    return BandSelection(tuple(bands) if bands is not None else None, pairs)
+def _image_channels(name: str, request: BandRequest) -> tuple[int, ...]:
+    bands = request.bands or (1, 2, 3)
+    if request.rescale is not None or not set(bands) <= {1, 2, 3}:
+        raise RasterError(
+            f"crop model {name} wants the bands {', '.join(map(str, bands))}, and the image has red, "
+            "green and blue alone; give a raster file, or a crop model of bands 1 to 3."
+        )
+    return tuple(int(band) - 1 for band in bands)

@@ -14,9 +14,10 @@ from ..catalog import Scene, open_source
 from ..catalog.errors import GeosweepError
 from ..catalog.spec import bbox_geometry
 from ._geo import pixel_area_m2
+from .bands import BandRequest
 from .ownership import Ownership
 from .region import Region
-from .scene_reader import SceneTask, open_scene, plan_scene
+from .scene_reader import SceneTask, open_raster, plan_scene
 
 if TYPE_CHECKING:
     from .job import Job
@@ -40,7 +41,7 @@ class ScenePlan:
     """
 
     def __init__(self, job: Job, *, limit: int | None = None) -> None:
-        source = open_source(job.source, bbox=job.source.bbox)
+        source = open_source(job.source, bbox=job.source.bbox, side_assets=job.crop_assets)
         self._every: list[Scene] = list(source)
         self.scenes = self._every if limit is None else self._every[:limit]
         self.duplicates = source.duplicates
@@ -137,7 +138,7 @@ def plan(
         try:
             if task.scene.error is not None:
                 raise GeosweepError(task.scene.error)
-            source = open_scene(task.scene.href, job, threads=1)
+            source = open_raster(task.scene.href, job, _asked_bands(job), threads=1)
         except GeosweepError:
             unreadable += 1
             continue
@@ -176,6 +177,16 @@ def plan(
         hours=hours,
         cost=cost,
     )
+
+
+def _asked_bands(job: Job) -> dict[str, BandRequest]:
+    """Bands that the job names for crop models; what models want by themselves is not looked up here."""
+    asked = {
+        spec.name: BandRequest(spec.bands, spec.rescale)
+        for spec in job.crop_models
+        if spec.asset is None
+    }
+    return {name: request for name, request in asked.items() if request}
 
 
 def _covered_pixels(

@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from ..catalog import SourceSpec
 from ..catalog.errors import JobError
 from ..catalog.hrefs import public_href
 from ..catalog.strict import checked
-from .crop import RectangleReader
+from ._predict_crops import PredictCrops
+from .bands import BandSelection, select_bands
 from .find import Finder
 from .job import (
-    CropModelSpec,
     DetectorSpec,
     Job,
     MergeSpec,
     OutputSpec,
     TileFilterSpec,
     WindowSpec,
-    crop_prefix,
 )
-from .pixels import ArraySource, BandSelection, PixelSource, select_bands
+from .pixels import ArraySource, PixelSource
 from .raster import RasterSource
 from .region import Region
 from .rows import build_table, to_geodataframe
 from .scene_reader import SceneReader
 from .settings import ModelFace, Settings
-from .stream import warn_of_damage
+from .stream import StreamCounts, warn_of_damage
 from .sweep import sweep_scene
 from .window_arrays import area_of_interest
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    import torch
     from numpy.typing import NDArray
 
-    from ..models import CropModel, Detector, TileScorer
+    from ..models import Detector, TileScorer
+    from ._predict_crops import CropTransform
 
-    CropTransform = Callable[[NDArray[np.uint8]], torch.Tensor]
-
+log = logging.getLogger("geosweep")
 WINDOW_LIMIT = 8192
 """Largest side that is looked at in one piece."""
 
@@ -62,6 +59,8 @@ def predict_tile(
     crop_model: Any = None,
     crop_transform: CropTransform | None = None,
     augment: bool = False,
+    crop_raster: str | Path | Mapping[str, str | Path] | None = None,
+    crop_rescale: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
     merge: Literal["core", "nms"] = "core",
     resolution: float | None = None,
     bands: Sequence[int | str] | None = None,
@@ -92,11 +91,19 @@ def predict_tile(
         it does; None takes the one recorded with it.
     crop_model
         One crop model (columns ``cropmodel_label``, ``cropmodel_score``), several (``cropmodel``,
-        ``cropmodel_1`` …), or a mapping from column prefix to crop model; names or objects.
+        ``cropmodel_1`` …), or a mapping from column prefix to crop model; names or objects. Each gets
+        crops of its own size, context (`expand`) and `bands`.
     crop_transform
-        Takes a crop (h, w, 3) uint8 and gives the classifier's input, instead of the model's own.
+        Takes a crop (h, w, bands) and gives the classifier's input, instead of the model's own.
     augment
         Use the crop model's augmenting transform.
+    crop_raster
+        Another raster of the same ground to cut the crops from, such as near-infrared or canopy height:
+        one, or a mapping from column prefix to raster. A detection's box goes there through map
+        coordinates. Where it has no data, label and score are null.
+    crop_rescale
+        Which values of the crops are black and white: a pair or a list of pairs, or a mapping from
+        column prefix. None for the detector's; another raster must be 8-bit or of floats then.
     merge
         ``core``, or ``nms`` for DeepForest's mosaic.
     resolution
@@ -125,7 +132,22 @@ def predict_tile(
         WindowSpec, {"size": patch_size, "overlap": patch_overlap, "resolution": resolution}, here
     )
     merging = checked(MergeSpec, {"windows": merge, "iou": iou_threshold}, here)
-    source = _open(path, image, select_bands(bands, rescale), resolution)
+    # First what is cheap to find wrong: the raster.
+    _open(path, image, select_bands(bands, rescale), resolution).close()
+    crops = PredictCrops.of(
+        crop_model,
+        raster=crop_raster,
+        rescale=crop_rescale,
+        transform=crop_transform,
+        augment=augment,
+        device=device,
+    )
+    selection = select_bands(bands, rescale, crops.of_main_raster)
+
+    def reopen() -> PixelSource:
+        return _open(path, image, selection, resolution)
+
+    source = reopen()
     try:
         return _predict(
             source,
@@ -135,15 +157,13 @@ def predict_tile(
             thresholds=(score_threshold, nms_iou),
             tile_filter=tile_filter,
             empty_threshold=empty_threshold,
-            crop_model=crop_model,
-            crop_transform=crop_transform,
-            augment=augment,
+            crops=crops,
             merge=merging,
             bbox=bbox,
             crs=crs,
             batch_size=batch_size,
             device=device,
-            reopen=lambda: _open(path, image, select_bands(bands, rescale), resolution),
+            reopen=reopen,
         )
     finally:
         source.close()
@@ -185,7 +205,7 @@ def _open(
     if (path is None) == (image is None):
         raise JobError("Give either path or image.")
     if image is not None:
-        return ArraySource(image)
+        return ArraySource(image, selection.crops)
     return RasterSource(str(path), selection, resolution=resolution)
 
 
@@ -198,9 +218,7 @@ def _predict(
     thresholds: tuple[float | None, float | None],
     tile_filter: str | TileScorer | None,
     empty_threshold: float | None,
-    crop_model: Any,
-    crop_transform: CropTransform | None,
-    augment: bool,
+    crops: PredictCrops,
     merge: MergeSpec,
     bbox: tuple[float, float, float, float] | None,
     crs: str | None,
@@ -208,15 +226,12 @@ def _predict(
     device: str | None,
     reopen: Callable[[], PixelSource],
 ) -> gpd.GeoDataFrame:
-    from ..models import load_crop_model, load_detector, load_tile_filter
+    from ..models import load_detector, load_tile_filter
 
     loaded = load_detector(
         detector, device=device, score_threshold=thresholds[0], nms_iou=thresholds[1]
     )
     tiles = load_tile_filter(tile_filter, device=device) if tile_filter is not None else None
-    crops = {
-        name: load_crop_model(model, device=device) for name, model in _named(crop_model).items()
-    }
     tile_spec: TileFilterSpec | None = None
     if tiles is not None:
         fields = {"model": tiles.name, "empty_threshold": empty_threshold}
@@ -230,30 +245,27 @@ def _predict(
         windows=windows,
         tile_filter=tile_spec,
         detector=DetectorSpec(model=loaded.name, batch_size=batch_size),
-        crop_models=tuple(CropModelSpec(name=name, model=m.name) for name, m in crops.items()),
+        crop_models=crops.specs,
         merge=merge,
         output=checked(OutputSpec, {"path": "-", "crs": target}, "the arguments"),
     )
     settings = Settings.build(
         job,
         ModelFace(loaded.name, loaded.version, tuple(loaded.labels)),
-        {name: ModelFace(m.name, m.version, tuple(m.labels)) for name, m in crops.items()},
+        crops.faces,
         None if tiles is None else ModelFace(tiles.name, tiles.version, tuple(tiles.labels)),
     )
     scene_id = Path(str(path)).stem if path is not None else "image"
     region = Region(area_of_interest(bbox))
     reader = SceneReader(source, windows, region)
     finder = Finder(loaded, tiles, empty_threshold)
-    rectangle = RectangleReader(reopen)
-    prepared = {
-        name: _Transformed(model, crop_transform, augment) if crop_transform or augment else model
-        for name, model in crops.items()
-    }
+    cutter = crops.cutter(reopen)
     try:
-        detections = sweep_scene(reader, region, settings, finder, prepared, rectangle)  # type: ignore[arg-type]
+        detections = sweep_scene(reader, region, settings, finder, crops.prepared, cutter)
     finally:
-        rectangle.close()
+        cutter.close()
     warn_of_damage(scene_id, reader.counts)
+    _warn_of_lost_crops(scene_id, reader.counts, detections.counts)
     table = build_table(
         detections,
         reader.header,
@@ -265,26 +277,18 @@ def _predict(
     return to_geodataframe(table, target)
 
 
-def _named(crop_model: Any) -> dict[str, Any]:
-    if crop_model is None:
-        return {}
-    if isinstance(crop_model, Mapping):
-        return dict(crop_model)
-    if isinstance(crop_model, (list, tuple)):
-        return {crop_prefix(i): model for i, model in enumerate(crop_model)}
-    return {crop_prefix(0): crop_model}
-
-
-class _Transformed:
-    """A crop model whose crops are prepared by another transform."""
-
-    def __init__(self, model: CropModel, transform: CropTransform | None, augment: bool) -> None:
-        self._model = model
-        self._transform = transform or model.get_transform(augment=augment)
-        self.labels, self.expand = model.labels, model.expand
-        self.classify = model.classify
-
-    def prepare(self, crops: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        if not crops:
-            return self._model.prepare(crops)
-        return np.stack([np.asarray(self._transform(crop), dtype=np.float32) for crop in crops])
+def _warn_of_lost_crops(name: str, stream: StreamCounts, counts: dict[str, int]) -> None:
+    """Say in the log what is in no row, since there is no record to count it in."""
+    lost = counts["windows_failed"] - stream.damaged
+    if lost:
+        log.warning(
+            "%s: %d of its windows are left out, since the pixels of their crops are corrupt",
+            name,
+            lost,
+        )
+    if counts["crops_outside"]:
+        log.warning(
+            "%s: %d crops have no pixel of data in the raster they are cut from, so their label is null",
+            name,
+            counts["crops_outside"],
+        )

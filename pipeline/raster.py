@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -19,7 +20,8 @@ from ..catalog.errors import RasterError
 from ..catalog.gdal import gdal_env
 from ..catalog.hrefs import gdal_path, public_href, scrub
 from ._geo import ground_sample_distance
-from .pixels import BandSelection, Rectangle, Strip
+from .bands import BandSelection, lay_out_bands
+from .pixels import Rectangle, Strip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,8 +88,9 @@ class RasterSource:
         located = dataset.transform != rasterio.Affine.identity() or dataset.crs is not None
         self.transform = dataset.transform if located else None
         self.crs = _crs_text(dataset.crs)
-        self._indexes = self._choose_bands(dataset)
-        self._check_dtype(dataset)
+        self._layout = lay_out_bands(dataset, self._name, self._selection)
+        self._indexes = self._layout.indexes
+        self.crop_channels: Mapping[str, tuple[int, ...]] = self._layout.crops
         level = self._choose_overview(dataset, resolution)
         if level is not None:
             dataset.close()
@@ -95,67 +98,12 @@ class RasterSource:
         self._level = level
         self.width, self.height = dataset.width, dataset.height
         self.count = len(self._indexes)
-        rescaled = self._selection.rescale is not None
+        rescaled = self._layout.ranges[0] is not None
         self.dtype = np.dtype(np.uint8 if rescaled else dataset.dtypes[self._indexes[0] - 1])
         self.block = dataset.block_shapes[self._indexes[0] - 1]
         flags = dataset.mask_flag_enums[self._indexes[0] - 1]
         self._nodata = dataset.nodata if MaskFlags.nodata in flags else None
         self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
-
-    def _choose_bands(self, dataset: rasterio.DatasetReader) -> tuple[int, ...]:
-        wanted = self._selection.bands
-        if wanted is not None:
-            indexes = tuple(self._band_index(dataset, band) for band in wanted)
-            if self._selection.for_detector and len(indexes) != 3:
-                raise RasterError(
-                    f"source.bands names {len(indexes)} bands, but detectors take 3: write for "
-                    "example bands: [1, 2, 3]."
-                )
-            return indexes
-        every = tuple(dataset.indexes)
-        if not self._selection.for_detector:
-            return every
-        colour = tuple(
-            i
-            for i, kind in zip(every, dataset.colorinterp, strict=True)
-            if kind != ColorInterp.alpha
-        )
-        if len(colour) != 3:
-            raise RasterError(
-                f"{self._name} has {len(colour)} bands and detectors take 3: say which with "
-                "source.bands (CLI: --bands), for example [1, 2, 3], or [1, 1, 1] for grey."
-            )
-        return colour
-
-    def _band_index(self, dataset: rasterio.DatasetReader, band: int | str) -> int:
-        if isinstance(band, str):
-            if band not in dataset.descriptions:
-                named = [text for text in dataset.descriptions if text]
-                raise RasterError(
-                    f"{self._name} has no band named {band!r}; "
-                    f"its bands are {', '.join(named) if named else f'1 to {dataset.count}, unnamed'}."
-                )
-            return dataset.descriptions.index(band) + 1
-        if not 1 <= band <= dataset.count:
-            raise RasterError(
-                f"{self._name} has bands 1 to {dataset.count}, and source.bands asks for {band}."
-            )
-        return band
-
-    def _check_dtype(self, dataset: rasterio.DatasetReader) -> None:
-        if not self._selection.for_detector:
-            return
-        kinds = {dataset.dtypes[index - 1] for index in self._indexes}
-        if self._selection.rescale is None and kinds != {"uint8"}:
-            raise RasterError(
-                f"{self._name} is {'/'.join(sorted(kinds))}, and detectors take 8-bit colour: say which "
-                "values are black and white with source.rescale (CLI: --rescale), for example [0, 3000]."
-            )
-        if dataset.colorinterp[self._indexes[0] - 1] == ColorInterp.palette:
-            raise RasterError(
-                f"{self._name} holds palette indices, not colours; expand it first with "
-                "gdal_translate -expand rgb."
-            )
 
     def _choose_overview(
         self, dataset: rasterio.DatasetReader, resolution: float | None
@@ -192,31 +140,18 @@ class RasterSource:
                 f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
             ) from error
         damaged = self._localise(bounds) if complaints else ()
-        return Strip(bounds, self._rescale(data, valid), valid, damaged)
+        return Strip(bounds, self._layout.to_bytes(data, valid), valid, damaged)
 
     def _valid(self, data: NDArray[Any], window: Window) -> NDArray[np.bool_] | None:
         if self._masked:
             return self._dataset.dataset_mask(window=window) != 0
         if self._nodata is None:
             return None
+        # Further bands, for crop models, don't decide which windows are looked at.
+        data = data[: self._layout.own]
         if np.isnan(self._nodata):
             return np.asarray(~np.isnan(data.astype(np.float64, copy=False)).all(axis=0))
         return np.asarray((data != self._nodata).any(axis=0))
-
-    def _rescale(self, data: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
-        if self._selection.rescale is None:
-            return data
-        from rio_tiler.models import ImageData
-
-        mask = np.zeros(data.shape, bool) if valid is None else np.broadcast_to(~valid, data.shape)
-        image = ImageData(np.ma.MaskedArray(data, mask=mask))  # pyright: ignore[reportCallIssue]
-        ranges = self._selection.rescale
-        if len(ranges) not in (1, self.count):
-            raise RasterError(
-                f"source.rescale has {len(ranges)} ranges for {self.count} bands; give one, or one each."
-            )
-        image.rescale(in_range=ranges if len(ranges) > 1 else ranges * self.count)
-        return np.ma.filled(image.array, 0)
 
     def _localise(self, bounds: Rectangle) -> tuple[Rectangle, ...]:
         """Which blocks of a rectangle the decoder complains about.

@@ -31,6 +31,8 @@ COUNTS = (
     "duplicates_seam",
     "duplicates_owned",
     "duplicates_removed",
+    "crops_partly_outside",
+    "crops_outside",
     "detections",
 )
 

@@ -95,10 +95,30 @@ class RowSchema:
         """Name, type and meaning of each column."""
         meanings = dict(_MEANINGS)
         for crop in self.crops:
-            meanings[f"{crop.name}_label"] = "likeliest class of the crop"
+            meanings[f"{crop.name}_label"] = (
+                "likeliest class of the crop; null without pixels of it"
+            )
             meanings[f"{crop.name}_score"] = "its probability"
             meanings[f"{crop.name}_scores"] = f"probabilities of {', '.join(crop.labels)}"
         return [(f.name, str(f.type), meanings[f.name]) for f in self.arrow]
+
+
+def _class_columns(crop: CropColumns, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    """A crop model's columns; null where the crop has no pixel of data, so that there is no class."""
+    count = len(probabilities)
+    known = np.isfinite(probabilities.sum(axis=1))
+    best = probabilities.argmax(axis=1) if count else np.zeros(0, np.int64)
+    labels = np.array(crop.labels, dtype=object)[best]
+    columns: dict[str, Any] = {
+        f"{crop.name}_label": pa.array(labels, pa.string(), mask=~known),
+        f"{crop.name}_score": pa.array(
+            probabilities[np.arange(count), best], pa.float32(), mask=~known
+        ),
+    }
+    if crop.scores:
+        rows = zip(probabilities, known, strict=True)
+        columns[f"{crop.name}_scores"] = [row if there else None for row, there in rows]
+    return columns
 
 
 _PIXELS = "pixels of the source raster, origin top left"
@@ -158,12 +178,7 @@ def build_table(
         "geometry": shapely.to_wkb(polygons),
     }
     for crop in schema.crops:
-        probabilities = detections.classes[crop.name]
-        best = probabilities.argmax(axis=1) if count else np.zeros(0, np.int64)
-        columns[f"{crop.name}_label"] = np.array(crop.labels, dtype=object)[best]
-        columns[f"{crop.name}_score"] = probabilities[np.arange(count), best]
-        if crop.scores:
-            columns[f"{crop.name}_scores"] = list(probabilities)
+        columns |= _class_columns(crop, detections.classes[crop.name])
     bounds = shapely.bounds(polygons).reshape(-1, 4)
     arrow = schema.arrow
     columns["bbox"] = pa.StructArray.from_arrays(
@@ -171,7 +186,10 @@ def build_table(
         fields=list(arrow.field("bbox").type),
     )
     arrays = [
-        columns[f.name] if f.name == "bbox" else pa.array(columns[f.name], f.type) for f in arrow
+        columns[f.name]
+        if isinstance(columns[f.name], pa.Array)
+        else pa.array(columns[f.name], f.type)
+        for f in arrow
     ]
     table = pa.Table.from_arrays(arrays, schema=arrow)
     return table.take(pa.array(_hilbert_order(polygons, ids)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ from affine import Affine
 from ..catalog.errors import RasterError
 from ..catalog.hrefs import public_href
 from ._geo import ground_sample_distance
-from .pixels import PixelSource, select_bands
+from .bands import BandRequest, select_bands
+from .pixels import PixelSource
 from .raster import RasterSource
 from .region import Region, WindowPlan
 from .stream import StreamCounts, WindowBatch, stream_windows
@@ -20,6 +21,7 @@ from .windows import WindowGrid
 if TYPE_CHECKING:
     from ..catalog import Scene
     from .job import Job, WindowSpec
+    from .settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class SceneHeader:
         Georeferencing and (width, height) of the whole raster.
     outside_aoi, owned_elsewhere
         Windows that were not planned, by reason.
+    count
+        Channels of a window: the detector's three, and what crop models want besides.
+    crop_channels
+        Channels of each crop model that wants others than the detector.
     """
 
     grid: WindowGrid
@@ -56,6 +62,8 @@ class SceneHeader:
     size: tuple[int, int]
     outside_aoi: int
     owned_elsewhere: int
+    count: int = 3
+    crop_channels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def windows_at_once(self, wanted: int) -> int:
         """Windows in a batch: as many as wanted, but in no more bytes than at the detector's own size.
@@ -82,9 +90,10 @@ class SceneReader:
         self.counts = StreamCounts()
 
     @classmethod
-    def open(cls, task: SceneTask, job: Job, *, threads: int = 2) -> SceneReader:
+    def open(cls, task: SceneTask, settings: Settings, *, threads: int = 2) -> SceneReader:
         """Open a task's raster as the job asks."""
-        return cls(open_scene(task.scene.href, job, threads=threads), job.windows, task.region)
+        source = open_scene(task.scene.href, settings, threads=threads)
+        return cls(source, settings.job.windows, task.region)
 
     def batches(self, batch_size: int) -> Iterator[WindowBatch]:
         """Stream the planned windows, at most `batch_size` at a time; `counts` is complete at the end."""
@@ -101,15 +110,29 @@ class SceneReader:
         self._source.close()
 
 
-def open_scene(href: str, job: Job, *, threads: int = 2) -> RasterSource:
+def open_scene(href: str, settings: Settings, *, threads: int = 2) -> RasterSource:
+    """Open a raster with the job's bands, rescaling and resolution, and those of its crop models."""
+    others = {spec.name for spec in settings.job.crop_models if spec.asset is not None}
+    requests = {n: bands for n, bands in settings.crop_bands.items() if bands and n not in others}
+    return open_raster(href, settings.job, requests, threads=threads)
+
+
+def open_raster(
+    href: str, job: Job, crops: Mapping[str, BandRequest], *, threads: int = 2
+) -> RasterSource:
     """Open a raster with the job's bands, rescaling and resolution.
+
+    Parameters
+    ----------
+    crops
+        What crop models want of it besides.
 
     Raises
     ------
     RasterError
         Also if the job wants map coordinates and the raster has none.
     """
-    selection = select_bands(job.source.bands, job.source.rescale)
+    selection = select_bands(job.source.bands, job.source.rescale, crops)
     source = RasterSource(href, selection, resolution=job.windows.resolution, threads=threads)
     if job.output.crs is not None and (source.transform is None or source.crs is None):
         source.close()
@@ -142,5 +165,7 @@ def plan_scene(
         size=size,
         outside_aoi=plan.outside_aoi,
         owned_elsewhere=plan.owned_elsewhere,
+        count=source.count,
+        crop_channels=source.crop_channels,
     )
     return header, plan

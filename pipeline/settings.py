@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..catalog.errors import JobError
+from .bands import BandRequest
 from .rows import CropColumns, RowSchema
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ GPU_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class ModelFace:
-    """Name, version and label names of a model: all that planning needs of it."""
+    """Name, version and label names of a model, and the bands of a crop model's crops (None for the
+    detector's): all that planning needs of it.
+    """
 
     name: str
     version: str
     labels: tuple[str, ...]
+    bands: tuple[int | str, ...] | None = None
 
     @classmethod
     def look_up(cls, name: str, kind: Kind) -> ModelFace:
@@ -45,15 +49,16 @@ class ModelFace:
         if info.kind != kind:
             wanted, key = _PLACES[kind]
             raise JobError(f"{name} is not {wanted}, so it can't stand under {key}.")
-        labels = tuple(info.labels)
+        labels, bands = tuple(info.labels), info.bands
         if not labels:
             load: Any = {
                 "detector": load_detector,
                 "cropmodel": load_crop_model,
                 "tilefilter": load_tile_filter,
             }[kind]
-            labels = tuple(load(name, device="cpu").labels)
-        return cls(info.name, info.version, labels)
+            model = load(name, device="cpu")
+            labels, bands = tuple(model.labels), getattr(model, "bands", None)
+        return cls(info.name, info.version, labels, bands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +76,15 @@ class Settings:
     models
         Version of each model by its column prefix; the keys of the others are ``detector`` and
         ``tile_filter``.
+    crop_bands
+        Bands and rescaling of each crop model: the job's word, or else the model's.
     """
 
     job: Job
     fingerprint: str
     schema: RowSchema
     models: dict[str, str]
+    crop_bands: dict[str, BandRequest] = field(default_factory=dict)
 
     @classmethod
     def resolve(cls, job: Job) -> Settings:
@@ -122,7 +130,11 @@ class Settings:
             ),
             crs=job.output.crs,
         )
-        return cls(job, job.fingerprint(versions), schema, versions)
+        bands = {
+            spec.name: BandRequest(spec.bands or crops[spec.name].bands, spec.rescale)
+            for spec in job.crop_models
+        }
+        return cls(job, job.fingerprint(versions), schema, versions, bands)
 
     @property
     def crop_classes(self) -> dict[str, int]:

@@ -186,7 +186,7 @@ class _Batch:
             low, high = max(y, y0), min(bottom, y1)
             if low >= high:
                 continue
-            if any(_meet((x, y, right, bottom), bad) for bad in strip.damaged):
+            if strip.is_damaged((x, y, right, bottom)):
                 return "damaged"
             rows, columns = slice(low - y0, high - y0), slice(x - x0, right - x0)
             slot[:, low - y : high - y, : right - x] = strip.data[:, rows, columns]
@@ -202,10 +202,6 @@ class _Batch:
         batch = WindowBatch(self._pixels[: self.filled], np.array(self._index, dtype=np.int64))
         self._pixels, self._index = None, []
         return batch
-
-
-def _meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _plan_bands(

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ._stopwatch import Stopwatch
-from .collect import SceneCollector, SceneDetections, stack_probabilities
-from .crop import cut_crops
+from .collect import SceneCollector, SceneDetections, settle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..models import CropModel
-    from .crop import ReadRectangle
+    from .collect import Classified
+    from .crop import CropNote
     from .detect import Found
     from .find import Finder
     from .job import CropModelSpec
     from .region import Region
+    from .scene_crops import SceneCrops
     from .scene_reader import SceneHeader, SceneReader
     from .settings import Settings
     from .stream import WindowBatch
@@ -34,7 +35,7 @@ def sweep_scene(
     settings: Settings,
     finder: Finder,
     crop_models: Mapping[str, CropModel],
-    read_rectangle: ReadRectangle,
+    crops: SceneCrops,
     *,
     watch: Stopwatch | None = None,
     on_windows: OnWindows | None = None,
@@ -51,8 +52,8 @@ def sweep_scene(
         The loaded detector, and tile filter.
     crop_models
         Loaded crop models by column prefix.
-    read_rectangle
-        For crops whose context leaves their window.
+    crops
+        Cuts their crops.
     watch
         Collects seconds for each stage.
     on_windows
@@ -75,20 +76,16 @@ def sweep_scene(
             if batch is None:
                 break
             selected = finder.find(batch, header, region, job.merge.windows, clock)
-            classes: dict[str, NDArray[np.float32]] = {}
-            for spec in job.crop_models:
-                classes[spec.name] = _classify(
-                    selected.found,
-                    batch,
-                    header,
-                    spec,
-                    crop_models[spec.name],
-                    read_rectangle,
-                    clock,
+            classified = {
+                spec.name: _classify(
+                    selected.found, batch, header, spec, crop_models[spec.name], crops, clock
                 )
-            collector.add(number, selected, classes)
+                for spec in job.crop_models
+            }
+            done = settle(selected, classified, settings.crop_classes)
+            collector.add(number, done)
             if on_windows is not None:
-                on_windows(len(batch.index), len(selected.found))
+                on_windows(len(batch.index), len(done.found))
             number += 1
     finally:
         batches.close()  # type: ignore[attr-defined]
@@ -102,16 +99,15 @@ def _classify(
     header: SceneHeader,
     spec: CropModelSpec,
     model: CropModel,
-    read_rectangle: ReadRectangle,
+    crops: SceneCrops,
     clock: Stopwatch,
-) -> NDArray[np.float32]:
-    parts: list[NDArray[np.float32]] = []
+) -> Classified:
+    parts: list[tuple[NDArray[np.float32], CropNote]] = []
     for start in range(0, len(found), spec.batch_size):
         some = found[np.arange(start, min(start + spec.batch_size, len(found)))]
         with clock.stage("crop"):
-            expand = model.expand if spec.expand is None else spec.expand
-            crops = cut_crops(some, batch, header.grid, expand, read_rectangle)
-            prepared = model.prepare(crops)
+            cut = crops.cut(spec.name, some, batch, header)
+            prepared = model.prepare(cut.crops)
         with clock.stage("classify"):
-            parts.append(model.classify(prepared))
-    return stack_probabilities(parts, len(model.labels))
+            parts.append((model.classify(prepared), cut.note))
+    return parts

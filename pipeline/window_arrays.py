@@ -11,8 +11,8 @@ from affine import Affine
 from ..catalog.hrefs import public_href
 from ..catalog.spec import SourceSpec, bbox_geometry
 from ..catalog.strict import checked
+from .bands import BandSelection, select_bands
 from .job import WindowSpec
-from .pixels import BandSelection, select_bands
 from .raster import RasterSource
 from .region import Region
 from .scene_reader import plan_scene
@@ -67,9 +67,7 @@ def iter_windows(
     from odc.geo.xr import xr_coords
 
     chosen = select_bands(bands, rescale)
-    source = RasterSource(
-        str(path), BandSelection(chosen.bands, chosen.rescale, for_detector=False)
-    )
+    source = RasterSource(str(path), BandSelection(chosen.bands, chosen.rescale, use="anyone"))
     try:
         aoi = area_of_interest(bbox)
         windows = checked(WindowSpec, {"size": size, "overlap": overlap}, "the arguments")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,24 @@ def job_over(rasters: list[Path], output: Path, *, detector: str = "paint", **bl
             **blocks,
         }
     )
+
+
+def stac_items(path: Path, items: dict[str, dict[str, Path]]) -> Path:
+    """A file of STAC items by id, with the hrefs of their assets."""
+    features = [
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": name,
+            "geometry": None,
+            "properties": {"datetime": "2022-07-01T00:00:00Z"},
+            "links": [],
+            "assets": {key: {"href": str(href)} for key, href in assets.items()},
+        }
+        for name, assets in items.items()
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
 
 
 def assert_sums(counts: dict[str, int]) -> None:

@@ -127,6 +127,8 @@ class CropRaster:
     def read(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[Any]:
         """Read a rectangle as (bands, y1 − y0, x1 − x0), uint8, or float32 where it is floats.
 
+        Pixels without data are 0, but in 8-bit rasters that are not rescaled.
+
         Raises
         ------
         RasterError
@@ -138,11 +140,17 @@ class CropRaster:
                 data = self._dataset.read(self._indexes, window=window)
                 if self._rescale is not None:
                     return self._to_bytes(data, window, self._rescale)
+                if data.dtype == np.uint8:
+                    return data
+                data = data.astype(np.float32)
+                # As in the pipeline: one NaN would make the crop's class NaN.
+                data[:, ~self._valid(data, window)] = 0
+                data[~np.isfinite(data)] = 0
+                return data
         except (RasterioError, OSError) as error:
             raise RasterError(
                 f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
             ) from error
-        return data if data.dtype == np.uint8 else data.astype(np.float32)
 
     def _to_bytes(
         self, data: NDArray[Any], window: Window, pairs: list[tuple[float, float]]

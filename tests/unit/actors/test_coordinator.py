@@ -40,7 +40,9 @@ def coordinator(do_batch):
 
 
 def header(side):
-    return SimpleNamespace(grid=SimpleNamespace(size=side), windows_at_once=lambda wanted: wanted)
+    return SimpleNamespace(
+        grid=SimpleNamespace(size=side), count=3, windows_at_once=lambda wanted: wanted
+    )
 
 
 RUN = SimpleNamespace(header=header(5))

@@ -12,7 +12,8 @@ from rasterio.windows import Window
 from geosweep.catalog.errors import RasterError
 from geosweep.pipeline import iter_windows, predict_tile, stream
 from geosweep.pipeline._ahead import read_ahead
-from geosweep.pipeline.pixels import ArraySource, BandSelection, Strip
+from geosweep.pipeline.bands import BandSelection
+from geosweep.pipeline.pixels import ArraySource, Strip
 from geosweep.pipeline.raster import RasterSource
 from geosweep.pipeline.stream import StreamCounts, stream_windows
 from geosweep.pipeline.windows import WindowGrid
