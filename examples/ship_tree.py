@@ -1,6 +1,6 @@
-"""Turn a checkpoint of train_tree.py into the packaged weights and the model card.
+"""Turn what train_tree.py trained into the packaged weights and the model card.
 
-    python examples/ship_tree.py runs/tree/checkpoint.pt
+    python examples/ship_tree.py runs/tree/model.safetensors
 
 Takes the averaged weights, calibrates the scores on the rows that were kept from training (a shift
 of the logits that puts the balance of precision and recall at a score of 0.3), writes them as fp16,
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from train_tree import HELD_OUT, IMAGES, calibration_image, load, training_images
 
-from geosweep.models import Detector, load_detector
+from geosweep.models import Detector, DetectorModule, load_detector
 from geosweep.models._annotations import LabelledImage
 from geosweep.models._efficientnet import MEAN, STD
 from geosweep.models._singleshot import ARCHITECTURE, SingleShotConfig
@@ -36,15 +36,10 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 CARD = Path(__file__).resolve().parent / "card_tree.md"
 
 
-def averaged_state(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read the averaged weights, and how long they were trained."""
-    content = torch.load(checkpoint, weights_only=True)
-    state = {
-        key.removeprefix("module."): value
-        for key, value in content["average"].items()
-        if key.startswith("module.")
-    }
-    return state, {"steps": content["step"], "minutes": round(content["spent"] / 60, 1)}
+def averaged_state(weights: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read the averaged weights out of what train_tree.py left, and how long they were trained."""
+    module = DetectorModule.load(weights)
+    return dict(module.model.state_dict()), module.extra["training"]
 
 
 def balance_point(detector: Detector, image: LabelledImage) -> float:
@@ -102,12 +97,12 @@ def grid_agreement(weights: Path, image: LabelledImage, dx: int, dy: int) -> flo
 def main() -> None:
     """Write weights and card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("trained", type=Path, help="weights that train_tree.py wrote")
     parser.add_argument("--models", type=Path, default=MODELS, help="folder to write into")
     args = parser.parse_args()
     torch.set_num_threads(2)
     config = SingleShotConfig()
-    state, training = averaged_state(args.checkpoint)
+    state, training = averaged_state(args.trained)
     metadata: dict[str, Any] = {
         "kind": "detector",
         "name": "geosweep/tree",

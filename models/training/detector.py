@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 import yaml
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 
 from ...catalog.errors import TrainingError
@@ -308,9 +309,11 @@ def _measured(trainer: lightning.Trainer) -> dict[str, float]:
 
 
 def _story(trainer: lightning.Trainer, config: DetectorTraining) -> dict[str, Any]:
+    timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
     return {
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
+        "minutes": round(timer.time_elapsed() / 60, 1),
         "batch_size": config.data.batch_size,
         "seed": config.trainer.seed,
         "processes": trainer.world_size,

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
+    Timer,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
@@ -94,6 +95,8 @@ def make_trainer(
     if not fast_dev_run:
         arguments.setdefault("logger", _loggers(config, output))
     kept = [*callbacks, EpochLog()]
+    if config.max_minutes is None:
+        kept.append(Timer())  # counts on in a resumed training; `max_time` brings its own
     if arguments.get("logger"):
         kept.append(LearningRateMonitor("step"))
     if not fast_dev_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -451,3 +452,13 @@ def test_loggers(boxes, tmp_path):
     table = (tmp_path / "out/logs/csv/metrics.csv").read_text()
     assert "train_loss" in table and "val_ap40" in table
     assert list((tmp_path / "out/logs/tensorboard").glob("events.*"))
+
+
+def test_the_packaged_detectors_configuration_is_valid():
+    path = Path(__file__).parents[3] / "examples/tree.yaml"
+    config = DetectorTraining.from_yaml(path, {"trainer.seed": 3})
+    assert config.model.backbone_weights == "imagenet"
+    assert config.trainer.seed == 3 and config.trainer.ema_decay == 0.99
+    assert (
+        config.model.network_config(1).to_dict() == ARCHITECTURES["singleshot"].config().to_dict()
+    )
