@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("geosweep")
 
-BALANCES = ("none", "sample", "weight")
-"""What can be done about rare classes: nothing; draw them as often as others; weigh their loss."""
-
 
 class CropModelData(CropModelFiles):
     """Where a crop model's training data come from; see `CropModel`.
@@ -40,7 +37,8 @@ class CropModelData(CropModelFiles):
     batch_size, num_workers
         Of the loaders of `train_dataloader` and `val_dataloader`.
     balance
-        ``none``, ``sample`` or ``weight``.
+        What is done about rare classes: ``none``; ``sample``, drawing them as often as others; or
+        ``weight``, weighing their loss.
     class_weights
         For the loss, float32 (classes,); None where all count the same.
     """

@@ -135,6 +135,20 @@ def check_normalize(
     return mean, std
 
 
+def check_settings(resize: Sequence[int], expand: int, interpolation: str, balance: str) -> None:
+    """Raise ModelError for values that can't be."""
+    if len(resize) != 2 or min(resize) < 1:
+        raise ModelError(f"resize is {resize}: give height and width in pixels.")
+    if expand < 0:
+        raise ModelError(f"expand is {expand}: give 0 or more pixels of context.")
+    for key, value, choices in (
+        ("resize_interpolation", interpolation, ("bilinear", "nearest")),
+        ("balance", balance, ("none", "sample", "weight")),
+    ):
+        if value not in choices:
+            raise ModelError(f"{key} is {value!r}: give {' or '.join(choices)}.")
+
+
 def load(
     cls: type[_Model], spec: str | Path, model: nn.Module | None, settings: dict[str, Any]
 ) -> _Model:

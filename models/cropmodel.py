@@ -13,7 +13,6 @@ from torchvision import transforms
 
 from ..catalog.errors import ModelError
 from . import _cropfiles
-from ._cropdata import BALANCES
 from ._cropfit import TrainableCropModel
 from ._cropimages import CropsOfImages
 from ._cropnet import REVISION, build_classifier, default_normalize
@@ -128,7 +127,7 @@ class CropModel(CropsOfImages, TrainableCropModel):
             else normalize,
             self.num_bands,
         )
-        _check(resize, expand, resize_interpolation, balance)
+        _cropfiles.check_settings(resize, expand, resize_interpolation, balance)
         self.resize = (int(resize[0]), int(resize[1]))
         self.resize_interpolation = resize_interpolation
         self.expand = int(expand)
@@ -302,16 +301,3 @@ class CropModel(CropsOfImages, TrainableCropModel):
                 "CropModel has no network yet: give num_classes or label_dict, or training data."
             )
         return self.model
-
-
-def _check(resize: Sequence[int], expand: int, interpolation: str, balance: str) -> None:
-    if len(resize) != 2 or min(resize) < 1:
-        raise ModelError(f"resize is {resize}: give height and width in pixels.")
-    if expand < 0:
-        raise ModelError(f"expand is {expand}: give 0 or more pixels of context.")
-    for key, value, choices in (
-        ("resize_interpolation", interpolation, ("bilinear", "nearest")),
-        ("balance", balance, BALANCES),
-    ):
-        if value not in choices:
-            raise ModelError(f"{key} is {value!r}: give {' or '.join(choices)}.")

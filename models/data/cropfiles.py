@@ -15,6 +15,7 @@ from PIL import Image
 
 from ...catalog.errors import AnnotationError
 from .cutting import CropRaster
+from .headers import image_location, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,18 +150,13 @@ def _checked(
             f"Box {i} is {array[i].tolist()} with the label {names[i]!r}: give xmin, ymin, xmax, "
             "ymax with xmin ≤ xmax and ymin ≤ ymax, and a label."
         )
-    return array, names, [_full_path(image, root_dir) for image in images]
+    root = root_dir or "."
+    return array, names, [image_location(root, str(image)) for image in images]
 
 
 def _label_text(label: Any) -> str:
     missing = label is None or (isinstance(label, float) and np.isnan(label))
     return "" if missing else str(label)
-
-
-def _full_path(image: str | Path, root_dir: str | Path | None) -> str:
-    if "://" in str(image) or root_dir is None:
-        return str(image)
-    return str(Path(root_dir) / image)
 
 
 def _check_inside(
@@ -171,7 +167,7 @@ def _check_inside(
     if outside.any():
         i = int(np.argmax(outside))
         raise AnnotationError(
-            f"Box {rows[i]}, {boxes[i].tolist()}, lies outside {file}, which is {size[0]} × {size[1]} "
+            f"Box {rows[i]}, {boxes[i].tolist()}, lies outside {shown(file)}, which is {size[0]} × {size[1]} "
             "pixels; mend or drop it."
         )
 

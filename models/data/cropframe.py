@@ -10,6 +10,7 @@ import numpy as np
 
 from ...catalog.errors import AnnotationError
 from .frame import BOX, is_negative
+from .headers import image_location, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ def image_files(frame: pd.DataFrame, root_dir: str | Path | None = None) -> list
     """Return for each row where to open its image: relative paths lie in the frame's root folder."""
     root = root_dir or frame.attrs.get("root_dir")
     paths = {
-        path: path if root is None or "://" in path else str(Path(root) / path)
+        path: path if root is None else image_location(root, path)
         for path in map(str, frame["image_path"].unique())
     }
     return [paths[str(path)] for path in frame["image_path"]]
@@ -102,7 +103,7 @@ def _read(source: BoxSource, root_dir: str | Path | None) -> pd.DataFrame:
 
     if isinstance(source, list):
         return read_annotations(source, root_dir=root_dir)
-    if "://" in str(source):
+    if is_remote(str(source)):
         raise AnnotationError(
             f"{source}: is not on a local disk; read it with Result.to_geopandas or geopandas and "
             "give the frame."

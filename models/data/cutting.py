@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ...catalog.errors import RasterError
 from ..crops import detection_bounds
+from .headers import band_number, gdal_options, open_image, reason, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
 CELL = 2048
 """About the side of what is read at once, in pixels."""
-# GDAL has no timeout by default: a server that stalls would hang it for ever.
-_REMOTE: dict[str, Any] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "5",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",
-}
 
 
 class CropRaster:
@@ -62,15 +54,9 @@ class CropRaster:
         bands: Sequence[int | str] | None = None,
         rescale: Sequence[Any] | None = None,
     ) -> None:
-        self._name = str(path)
-        self._env: dict[str, Any] = _REMOTE if "://" in self._name else {}
-        try:
-            with rasterio.Env(**self._env), warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                # Not shared: GDAL would hand the same dataset to two readers.
-                self._dataset = rasterio.open(self._name, sharing=False)
-        except (RasterioError, OSError) as error:
-            raise RasterError(f"{path} can't be opened as a raster: {_reason(error)}.") from error
+        self._name, self._options = shown(str(path)), gdal_options(str(path))
+        # Not shared: GDAL would hand the same dataset to two readers.
+        self._dataset = open_image(str(path), sharing=False)
         try:
             self._indexes = self._choose(bands)
             self._rescale = self._check_values(rescale)
@@ -83,7 +69,7 @@ class CropRaster:
     def _choose(self, bands: Sequence[int | str] | None) -> list[int]:
         dataset = self._dataset
         if bands is not None:
-            return [self._index(band) for band in bands]
+            return [band_number(dataset, band) for band in bands]
         pairs = list(zip(dataset.indexes, dataset.colorinterp, strict=True))
         colours = [i for i, kind in pairs if kind != ColorInterp.alpha]
         if len(colours) != 3 or pairs[0][1] == ColorInterp.palette:
@@ -93,17 +79,6 @@ class CropRaster:
                 "bands, for example CropModel(bands=[1, 2, 3, 4]), or [1, 1, 1] for grey."
             )
         return colours
-
-    def _index(self, band: int | str) -> int:
-        names, count = self._dataset.descriptions, self._dataset.count
-        if isinstance(band, str) and band in names:
-            return names.index(band) + 1
-        if isinstance(band, str) or not 1 <= band <= count:
-            named = ", ".join(name for name in names if name)
-            raise RasterError(
-                f"{self._name} has no band {band!r}; it has the bands {named or f'1 to {count}'}."
-            )
-        return int(band)
 
     def _check_values(self, rescale: Sequence[Any] | None) -> list[tuple[float, float]] | None:
         if rescale is not None:
@@ -136,7 +111,7 @@ class CropRaster:
         """
         window = Window(x0, y0, x1 - x0, y1 - y0)  # type: ignore[call-arg]
         try:
-            with rasterio.Env(**self._env):
+            with rasterio.Env(**self._options):
                 data = self._dataset.read(self._indexes, window=window)
                 if self._rescale is not None:
                     return self._to_bytes(data, window, self._rescale)
@@ -149,7 +124,7 @@ class CropRaster:
                 return data
         except (RasterioError, OSError) as error:
             raise RasterError(
-                f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
+                f"{self._name} can't be read at rows {y0} to {y1}: {reason(error)}."
             ) from error
 
     def _to_bytes(
@@ -222,9 +197,3 @@ def _cell(block: tuple[int, int]) -> tuple[int, int]:
     height, width = block
     wide = -(-CELL // width) * width
     return max(1, CELL * CELL // wide // height) * height, wide
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error) or type(error).__name__).strip().rstrip(".")

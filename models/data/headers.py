@@ -63,6 +63,11 @@ def shown(path: str) -> str:
     return f"{head}://{rest.rpartition('@')[2]}" if found else head
 
 
+def gdal_options(path: str) -> dict[str, Any]:
+    """Return GDAL's settings for opening and reading an image: those of a network, if it is remote."""
+    return dict(_REMOTE) if is_remote(path) else {}
+
+
 def open_image(path: str, **options: Any) -> rasterio.DatasetReader:
     """Open an image with rasterio, which gets the options; the caller closes it.
 
@@ -76,9 +81,8 @@ def open_image(path: str, **options: Any) -> rasterio.DatasetReader:
 
     if not is_remote(path) and not Path(path).is_file():
         raise RasterError(f"The image {path} does not exist.")
-    settings: dict[str, Any] = _REMOTE if is_remote(path) else {}
     try:
-        with rasterio.Env(**settings), warnings.catch_warnings():
+        with rasterio.Env(**gdal_options(path)), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path, **options)
     except RasterioError:

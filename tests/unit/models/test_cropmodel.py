@@ -139,6 +139,8 @@ def coloured(count=48):
 
 
 def test_trains_saves_and_loads_to_the_bit(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # quicker, for crops this small
     torch.manual_seed(0)
     model = CropModel(
         label_dict={"Red": 0, "Green": 1}, model="resnet18", resize=(32, 32), expand=2, lr=1e-3
@@ -156,6 +158,7 @@ def test_trains_saves_and_loads_to_the_bit(tmp_path):
         default_root_dir=tmp_path,
     )
     trainer.fit(model, loader, DataLoader(data, batch_size=12))
+    torch.set_num_threads(threads)
     assert trainer.callback_metrics["val_accuracy"] > 0.9
     assert model.version != untrained
     trainer.save_checkpoint(tmp_path / "a.ckpt")
