@@ -39,13 +39,13 @@ SetOption = Annotated[
 def _quiet() -> None:
     """Train models from configuration files."""
     import logging
-    import os
     import warnings
 
     # Lightning's banners; what matters of them is in geosweep's own log. (Lightning sets the level of
     # its topmost loggers when it is imported.)
-    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed"):
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     if not _leads():
         logging.getLogger("geosweep").setLevel(logging.ERROR)
@@ -185,13 +185,16 @@ def train_cropmodel(
         overwrite=overwrite,
         fast_dev_run=fast_dev_run,
     )
+    if not _leads():
+        return
     summary = Table(show_header=False)
-    summary.add_row("crop model", str(trained.path or "none written (--fast-dev-run)"))
     for name, count in trained.crop_model.class_counts().items():
         summary.add_row(f"crops of {name}", str(count))
     for name, value in trained.metrics.items():
         summary.add_row(name, f"{value:.3f}")
     out.print(summary)
+    if trained.path is not None:
+        out.print(f"crop model: {trained.path}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command("tilefilter")
