@@ -73,8 +73,8 @@ def judged(scene: Path, weights: Path) -> dict[str, Any]:
     objects, lost = int(found.objects.sum()), int(found.objects[dropped].sum())
     return {
         "windows": len(verdicts),
-        "bare": int((~dataset.positives).sum()),
-        **{v.name.lower(): int((verdicts == v).sum()) for v in TileVerdict},
+        "windows_without_box": int((~dataset.positives).sum()),
+        **{f"windows_{v.name.lower()}": int((verdicts == v).sum()) for v in TileVerdict},
         "skipped_share": float(dropped.mean()),
         "objects": objects,
         "lost": lost,
@@ -112,8 +112,10 @@ def show(result: dict[str, Any]) -> None:
     windows, times = result["scene"], result["predict_tile"]
     table = Table(title=f"geosweep/tree on {windows['windows']} windows", show_header=False)
     table.add_row("windows skipped", f"{windows['skipped_share']:.1%}")
-    table.add_row("windows without a box", f"{windows['bare'] / windows['windows']:.1%}")
-    for name in ("uncertain", "objects", "empty_and_objects"):
+    table.add_row(
+        "windows without a box", f"{windows['windows_without_box'] / windows['windows']:.1%}"
+    )
+    for name in ("windows_uncertain", "windows_objects", "windows_empty_and_objects"):
         table.add_row(name.replace("_", " "), str(windows[name]))
     table.add_row("labelled objects lost", f"{windows['lost']} of {windows['objects']}")
     share = times["detections_lost"] / times["detections"]

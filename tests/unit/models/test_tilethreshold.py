@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -26,6 +26,7 @@ def validations(draw):
     return np.array(scores, np.float32), np.array(counts), np.array(kept), loss
 
 
+@settings(deadline=None)
 @given(validations())
 def test_threshold_is_the_one_that_brute_force_finds(validation):
     scores, counts, kept, loss = validation
@@ -44,6 +45,7 @@ def test_threshold_is_the_one_that_brute_force_finds(validation):
     assert chosen.objects == counts.sum() and chosen.windows == len(scores)
 
 
+@settings(deadline=None)
 @given(validations())
 def test_the_pipeline_drops_what_the_choice_counted(validation):
     scores, counts, kept, loss = validation
@@ -53,6 +55,7 @@ def test_the_pipeline_drops_what_the_choice_counted(validation):
     assert (verdicts == V.EMPTY).sum() == chosen.skipped
 
 
+@settings(deadline=None)
 @given(validations(), st.sampled_from([0.3, 0.9, 1.0]))
 def test_label_threshold_is_the_one_that_brute_force_finds(validation, highest):
     scores, counts, _, loss = validation
@@ -65,6 +68,7 @@ def test_label_threshold_of_a_label_without_objects():
     assert choose_label_threshold([0.1, 0.2], [0, 0]) == 0.9
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.data())
 def test_bound_is_where_so_few_events_become_unlikely(trials, data):
     events = data.draw(st.integers(0, trials - 1))

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -179,6 +180,7 @@ def test_cells_of_a_box_by_hand():
     assert torch.equal(present[0, 0], present[0, 1])
 
 
+@hypothesis_settings(deadline=None, max_examples=60)
 @given(
     st.lists(
         st.tuples(
