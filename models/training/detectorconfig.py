@@ -82,9 +82,9 @@ class ModelConfig(Block):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.start is not None:
-            given = {"architecture", "backbone_weights"} & self.model_fields_set
-            if given:
-                raise ValueError(f"{min(given)} is settled by start; leave it out")
+            for key in ("architecture", "backbone_weights"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is settled by start; leave it out")
         if "num_classes" in self.network:
             raise ValueError("network.num_classes follows from data.labels; leave it out")
         if self.start is None:

@@ -201,7 +201,7 @@ class EpochLog(Callback):
         if not trainer.is_global_zero:
             return
         values = ", ".join(
-            f"{name} {float(value):.4g}"
+            f"{name} {float(value):.3g}"
             for name, value in sorted(trainer.callback_metrics.items())
             if not name.endswith(("_step", "_epoch"))
         )

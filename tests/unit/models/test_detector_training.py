@@ -15,6 +15,7 @@ from geosweep.catalog.errors import GeosweepError, ModelError, TrainingError
 from geosweep.models import (
     DetectorModule,
     DetectorTraining,
+    TrainedDetector,
     load_detector,
     model_info,
     train_detector,
@@ -356,6 +357,8 @@ def test_other_labels_replace_the_layer_of_classes_and_say_so(boxes, tmp_path, c
 
 
 def look_low(model):
+    if isinstance(model, TrainedDetector):
+        model = load_detector(model.path, device="cpu")
     detector = model.detector() if isinstance(model, DetectorModule) else model
     return look(detector.with_thresholds(0.001, None))
 
@@ -408,7 +411,10 @@ def test_figures_agree_with_the_evaluation():
         ({"model.network": {"num_classes": 3}}, r"num_classes follows from data\.labels"),
         ({"model.network": {"anchor_sizes": [[8]]}}, r"anchor_sizes has 1 levels and strides"),
         ({"model.score_threshold": "good"}, r"model\.score_threshold is 'good', but must be"),
-        ({"model.start": "geosweep/tree"}, r"architecture is settled by start"),
+        (
+            {"model": {"start": "geosweep/tree", "architecture": "retinanet"}},
+            r"architecture is settled by start",
+        ),
         ({"model.backbone_weights": "none.pth"}, r"none\.pth: no such file"),
         ({"trainer.max_epochs": None}, r"training would never end"),
         ({"trainer.precision": "fp16"}, r"precision is fp16, which needs a GPU"),
@@ -420,6 +426,62 @@ def test_mistakes_are_one_sentence(boxes, tmp_path, change, message):
     with pytest.raises(GeosweepError, match=message) as error:
         train_detector(small(boxes, tmp_path), overrides=change)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("architecture", ["singleshot", "retinanet"])
+def test_mixed_precision_keeps_boxes_in_fp32(architecture, boxes, tmp_path):
+    seen = []
+
+    class Look(Callback):
+        def on_validation_start(self, trainer, module):
+            module.model.transform.register_forward_hook(lambda *_: seen.append(1))
+
+        def on_validation_batch_end(self, trainer, module, *_):
+            with trainer.precision_plugin.forward_context():
+                found = module([torch.rand(3, 96, 96)])[0]
+            assert found["boxes"].dtype == found["scores"].dtype == torch.float32
+            # Rounded to bf16, coordinates near 90 would be multiples of a half.
+            assert (found["boxes"] % 0.5 != 0).float().mean() > 0.5
+
+    config = small(boxes, tmp_path, architecture, precision="bf16", max_steps=1)
+    trained = train_detector(config, callbacks=[Look()])
+    assert seen and trained.path.is_file()
+
+
+def test_the_score_with_the_best_f1_on_demand(boxes, tmp_path):
+    config = small(boxes, tmp_path)
+    config["model"]["score_threshold"] = "best"
+    trained = train_detector(config)
+    assert model_info(trained.path).score_threshold == trained.metrics["val_best_score"]
+
+
+def test_without_validation_the_last_weights_are_kept(boxes, tmp_path):
+    config = small(boxes, tmp_path, ema_decay=0.5)
+    del config["data"]["val"]
+    trained = train_detector(config)
+    assert trained.metrics == {}
+    last = tmp_path / "out/checkpoints/last.ckpt"
+    assert not last.with_name("best.ckpt").exists()
+    same(look(load_detector(trained.path, device="cpu")), look(load_detector(last, device="cpu")))
+
+
+def test_the_stored_configuration_can_be_used_again(boxes, tmp_path):
+    config = small(boxes, tmp_path, max_steps=1)
+    config["model"] = {"start": "geosweep/tree"}
+    config["data"]["augment"] = {}
+    train_detector(config)
+    stored = tmp_path / "out/training.yaml"
+    again = train_detector(stored, overrides={"trainer.output": str(tmp_path / "b")})
+    same(look_low(again), look_low(load_detector(tmp_path / "out", device="cpu")))
+
+
+def test_any_logger_from_python(boxes, tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    logger = CSVLogger(tmp_path / "mine", name=None, version="x")
+    train_detector(small(boxes, tmp_path, log_every=1), logger=logger)
+    assert "train_loss" in (tmp_path / "mine/x/metrics.csv").read_text()
+    assert not (tmp_path / "out/logs").exists()
 
 
 def test_a_training_is_not_overwritten_by_mistake(boxes, tmp_path):
