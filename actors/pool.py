@@ -19,6 +19,8 @@ TRIES = 4
 """Times a call is tried before its scene is blamed: an innocent call may sit beside one that kills its
 actor, and with fewer tries innocent scenes failed (FACTS: two were too few)."""
 RESTART_SECONDS = 0.5
+RESTART_PATIENCE_SECONDS = 60.0
+"""How long a dead actor may take to stand again before the call is tried all the same."""
 
 
 class Pool:
@@ -35,10 +37,20 @@ class Pool:
         Handles of like actors.
     depth
         Calls in flight on each: two keep an actor busy while a result travels.
+    stands
+        Waits for an actor's answer. Asked before a call whose actor died is tried again: on a busy
+        machine a process takes its time to start, and calls that come too early would use up the tries.
     """
 
-    def __init__(self, name: str, actors: list[Any], depth: int = 2) -> None:
+    def __init__(
+        self,
+        name: str,
+        actors: list[Any],
+        depth: int = 2,
+        stands: Callable[[Any], Awaitable[Any]] | None = None,
+    ) -> None:
         self.name = name
+        self._stands = stands
         self.actors = actors
         self._depth = depth
         self._load = [0] * len(actors)
@@ -68,6 +80,7 @@ class Pool:
                 log.warning("a %s died (try %d of %d)", self.name, attempt + 1, TRIES)
                 last = error
                 await asyncio.sleep(RESTART_SECONDS * (attempt + 1))
+                await self._wait_for(self.actors[place])
             except RayTaskError as error:
                 raise cause_of(error) from error  # which carries the remote traceback
             finally:
@@ -76,6 +89,17 @@ class Pool:
             f"A window batch of this scene ended its {self.name}'s process {TRIES} times in a row "
             f"({type(last).__name__}); look at the worker logs for memory or a crash in native code."
         )
+
+    async def _wait_for(self, actor: Any) -> None:
+        clock = asyncio.get_running_loop()
+        end = clock.time() + RESTART_PATIENCE_SECONDS
+        while self._stands is not None and clock.time() < end:
+            try:
+                await self._stands(actor)
+            except RayActorError:
+                await asyncio.sleep(RESTART_SECONDS)
+            else:
+                return
 
     async def _take(self, *, alone: bool) -> int:
         """Wait for a place; first come, first served, so that nobody waits for ever on a busy pool."""

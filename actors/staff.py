@@ -35,7 +35,7 @@ class Staff:
         classifier = _here(num_cpus=0, num_gpus=plan.classifier_gpus)
         crop_models = settings.job.crop_models
         return cls(
-            readers=Pool(
+            readers=_pool(
                 "reader",
                 [
                     Reader.options(**free).remote(settings, batch_size, 2)
@@ -43,21 +43,21 @@ class Staff:
                 ],
                 depth=math.ceil(plan.scenes / plan.readers) * 2,
             ),
-            detectors=Pool(
+            detectors=_pool(
                 "detector",
                 [
                     DetectorActor.options(**detector).remote(settings, plan.threads)
                     for _ in range(plan.detectors)
                 ],
             ),
-            croppers=Pool(
+            croppers=_pool(
                 "cropper",
                 [Cropper.options(**free).remote(settings) for _ in range(plan.croppers)]
                 if crop_models
                 else [],
             ),
             classifiers={
-                spec.name: Pool(
+                spec.name: _pool(
                     "classifier",
                     [
                         Classifier.options(**classifier).remote(settings, spec.name, plan.threads)
@@ -68,6 +68,10 @@ class Staff:
                 for spec in crop_models
             },
         )
+
+
+def _pool(name: str, actors: list[Any], depth: int = 2) -> Pool:
+    return Pool(name, actors, depth, stands=lambda actor: actor.__ray_ready__.remote())
 
 
 def _here(**resources: Any) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def _result_table(result: Result) -> Table:
     }
     if any(kept.values()):
         doubts = ", ".join(f"{value} {key}" for key, value in kept.items() if value)
-        table.add_row("tile filter", f"in doubt over {doubts}; all of them processed")
+        table.add_row("tile filter", f"kept in doubt: {doubts}")
     table.add_row("detections", str(counts["detections"]))
     table.add_row("duplicates removed", str(counts["duplicates_removed"]))
     crops = {

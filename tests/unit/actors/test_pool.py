@@ -72,6 +72,31 @@ def test_a_call_tried_again_is_alone_and_gets_its_turn_on_a_busy_pool():
     asyncio.run(go())
 
 
+def test_a_call_is_tried_again_only_when_its_actor_stands():
+    """A process that takes long to start must not use up the tries of an innocent call."""
+
+    async def go():
+        asked, tries = 0, 0
+
+        async def stands(actor):
+            nonlocal asked
+            asked += 1
+            if asked < 20:
+                raise RayActorError
+
+        async def use(_):
+            nonlocal tries
+            tries += 1
+            if asked < 20:
+                raise RayActorError
+            return "done"
+
+        assert await Pool("worker", ["a"], stands=stands).call(use) == "done"
+        assert (asked, tries) == (20, 2)
+
+    asyncio.run(go())
+
+
 def test_a_call_that_always_loses_its_actor_ends_in_a_sentence():
     async def go():
         pool = Pool("worker", ["a", "b"])
