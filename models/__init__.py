@@ -5,9 +5,9 @@ Names are loaded on first use: importing this package does not import torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..catalog.lazy import lazy_names
 from .info import ModelInfo
 from .loading import list_models, load_crop_model, load_detector, model_info
 from .protocol import Detections, Detector
@@ -118,13 +118,14 @@ __all__ = [
     "write_crops",
 ]
 
-_LAZY = {
-    "CropModel": ".cropmodel",
-    "available_cores": "._threads",
-    "crop_bounds": ".crops",
-    "export_detector": ".backends",
-    **dict.fromkeys(
-        (
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "._threads": ("available_cores",),
+        ".backends": ("export_detector",),
+        ".cropmodel": ("CropModel",),
+        ".crops": ("crop_bounds",),
+        ".data": (
             "AnnotationProblem",
             "Augment",
             "AugmentConfig",
@@ -140,17 +141,28 @@ _LAZY = {
             "check_annotations",
             "map_to_pixels",
             "read_annotations",
-            "split_raster",
-            "write_annotations",
             "show_batch",
             "split_annotations",
+            "split_raster",
+            "write_annotations",
             "write_crops",
         ),
-        ".data",
-    ),
-    **dict.fromkeys(("Evaluation", "evaluate"), ".evaluation"),
-    **dict.fromkeys(
-        (
+        ".evaluation": (
+            "Evaluation",
+            "evaluate",
+        ),
+        ".tilefilter": (
+            "TileFilter",
+            "TileScorer",
+            "load_tile_filter",
+        ),
+        ".tilethreshold": (
+            "TileThreshold",
+            "TileVerdict",
+            "choose_threshold",
+            "judge_windows",
+        ),
+        ".training": (
             "AnchorSuggestion",
             "DetectorModule",
             "DetectorTraining",
@@ -167,20 +179,5 @@ _LAZY = {
             "train_tilefilter",
             "validate_tilefilter",
         ),
-        ".training",
-    ),
-    **dict.fromkeys(("TileFilter", "TileScorer", "load_tile_filter"), ".tilefilter"),
-    **dict.fromkeys(
-        ("TileThreshold", "TileVerdict", "choose_threshold", "judge_windows"), ".tilethreshold"
-    ),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    },
+)

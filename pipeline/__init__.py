@@ -6,8 +6,7 @@ the name of a public function: importing it would hide the function.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..catalog.errors import (
     ClusterError,
@@ -19,6 +18,7 @@ from ..catalog.errors import (
     SourceError,
     StorageError,
 )
+from ..catalog.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .annotated import predict_file
@@ -32,21 +32,6 @@ if TYPE_CHECKING:
     from .runner import run
     from .window_arrays import iter_windows
 
-_HOMES = {
-    "Failure": ".result",
-    "Job": ".job",
-    "PlanSummary": ".planner",
-    "Result": ".result",
-    "iter_windows": ".window_arrays",
-    "plan": ".planner",
-    "predict_file": ".annotated",
-    "predict_image": ".predict",
-    "predict_tile": ".predict",
-    "read_output": ".outputs",
-    "run": ".runner",
-    "write_map": ".map",
-    "write_quicklook": ".quicklook",
-}
 
 __all__ = [
     "ClusterError",
@@ -72,10 +57,27 @@ __all__ = [
     "write_quicklook",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".annotated": ("predict_file",),
+        ".job": ("Job",),
+        ".map": ("write_map",),
+        ".outputs": ("read_output",),
+        ".planner": (
+            "PlanSummary",
+            "plan",
+        ),
+        ".predict": (
+            "predict_image",
+            "predict_tile",
+        ),
+        ".quicklook": ("write_quicklook",),
+        ".result": (
+            "Failure",
+            "Result",
+        ),
+        ".runner": ("run",),
+        ".window_arrays": ("iter_windows",),
+    },
+)

@@ -5,8 +5,9 @@ Importing this package does not import torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ...catalog.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .dense import accelerate
@@ -15,20 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "Backend", "accelerate", "check_backend", "export_detector"]
 
-_LAZY = {
-    "accelerate": ".dense",
-    "BACKENDS": ".engines",
-    "Backend": ".engines",
-    "check_backend": ".engines",
-    "export_detector": ".export",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".dense": ("accelerate",),
+        ".engines": (
+            "BACKENDS",
+            "Backend",
+            "check_backend",
+        ),
+        ".export": ("export_detector",),
+    },
+)

@@ -5,8 +5,9 @@ Names are loaded on first use: importing this package does not import torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ...catalog.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .annotations import check_annotations, read_annotations
@@ -48,35 +49,36 @@ __all__ = [
     "write_crops",
 ]
 
-_LAZY = {
-    "CropDataset": ".cropsets",
-    "CropFolder": ".cropsets",
-    "write_crops": ".cropfiles",
-    "AnnotationProblem": ".problems",
-    "annotation_frame": ".frame",
-    "boxes_to_map": ".georeference",
-    "check_annotations": ".annotations",
-    "map_to_pixels": ".georeference",
-    "read_annotations": ".annotations",
-    "split_raster": ".split",
-    "write_annotations": ".write",
-    "AugmentConfig": ".config",
-    "DataConfig": ".config",
-    "DetectionDataModule": ".datamodule",
-    "RandomCropDataset": ".randomcrops",
-    "WindowConfig": ".config",
-    "WindowDataset": ".dataset",
-    "Augment": ".augment",
-    "show_batch": ".showbatch",
-    "split_annotations": ".splitting",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".annotations": (
+            "check_annotations",
+            "read_annotations",
+        ),
+        ".augment": ("Augment",),
+        ".config": (
+            "AugmentConfig",
+            "DataConfig",
+            "WindowConfig",
+        ),
+        ".cropfiles": ("write_crops",),
+        ".cropsets": (
+            "CropDataset",
+            "CropFolder",
+        ),
+        ".datamodule": ("DetectionDataModule",),
+        ".dataset": ("WindowDataset",),
+        ".frame": ("annotation_frame",),
+        ".georeference": (
+            "boxes_to_map",
+            "map_to_pixels",
+        ),
+        ".problems": ("AnnotationProblem",),
+        ".randomcrops": ("RandomCropDataset",),
+        ".showbatch": ("show_batch",),
+        ".split": ("split_raster",),
+        ".splitting": ("split_annotations",),
+        ".write": ("write_annotations",),
+    },
+)

@@ -5,8 +5,9 @@ Names are loaded on first use: importing this package does not import torch or l
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ...catalog.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ._tilevalidation import TileValidation, validate_tilefilter
@@ -44,34 +45,39 @@ __all__ = [
     "validate_tilefilter",
 ]
 
-_LAZY = {
-    "AnchorSuggestion": ".anchors",
-    "CropTraining": ".cropconfig",
-    "DetectorModule": ".module",
-    "DetectorTraining": ".detectorconfig",
-    "OptimizerConfig": ".config",
-    "TileFilterTraining": ".tileconfig",
-    "TileValidation": "._tilevalidation",
-    "TrainedCropModel": ".cropmodel",
-    "TrainedDetector": ".detector",
-    "TrainedTileFilter": ".tilefilter",
-    "TrainerConfig": ".config",
-    "draw_batch": ".detector",
-    "make_trainer": ".trainer",
-    "suggest_anchors": ".anchors",
-    "train_cropmodel": ".cropmodel",
-    "train_detector": ".detector",
-    "train_detector_on_ray": ".raytrain",
-    "train_tilefilter": ".tilefilter",
-    "validate_tilefilter": "._tilevalidation",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "._tilevalidation": (
+            "TileValidation",
+            "validate_tilefilter",
+        ),
+        ".anchors": (
+            "AnchorSuggestion",
+            "suggest_anchors",
+        ),
+        ".config": (
+            "OptimizerConfig",
+            "TrainerConfig",
+        ),
+        ".cropconfig": ("CropTraining",),
+        ".cropmodel": (
+            "TrainedCropModel",
+            "train_cropmodel",
+        ),
+        ".detector": (
+            "TrainedDetector",
+            "draw_batch",
+            "train_detector",
+        ),
+        ".detectorconfig": ("DetectorTraining",),
+        ".module": ("DetectorModule",),
+        ".raytrain": ("train_detector_on_ray",),
+        ".tileconfig": ("TileFilterTraining",),
+        ".tilefilter": (
+            "TrainedTileFilter",
+            "train_tilefilter",
+        ),
+        ".trainer": ("make_trainer",),
+    },
+)
