@@ -36,8 +36,9 @@ CALIBRATION_ROWS = 400
 
 def load(name: str) -> LabelledImage:
     """Load one labelled image of the wheel."""
-    data = deepforest_data()
-    return load_labelled(data / f"{name}.png", data / f"{name}.xml")
+    annotations = deepforest_data() / f"{name}.xml"
+    image = read_annotations(annotations)["image_path"].iloc[0]  # one is a .tif
+    return load_labelled(annotations.with_name(image), annotations)
 
 
 def training_images() -> list[LabelledImage]:

@@ -58,11 +58,16 @@ def load_labelled(image: str | Path, annotations: str | Path) -> LabelledImage:
     Raises
     ------
     AnnotationError
-        If the annotations can't be used, or the image is not 8-bit RGB.
+        If the annotations can't be used or are about other images, or the image is not 8-bit RGB.
     """
     image = Path(image)
     frame: Any = read_annotations(annotations, root_dir=image.parent)
-    frame = frame[(frame["image_path"] == image.name) & frame["label"].notna()]
+    of_image = frame["image_path"] == image.name
+    if len(frame) and not of_image.any():
+        raise AnnotationError(
+            f"{annotations}: no row is about {image.name}, but about {frame['image_path'].iloc[0]}."
+        )
+    frame = frame[of_image & frame["label"].notna()]
     with open_image(str(image)) as source:
         if source.count < 3 or source.dtypes[0] != "uint8":
             raise AnnotationError(
