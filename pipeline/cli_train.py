@@ -130,7 +130,7 @@ def train_anchors(
     """Suggest anchors that fit labelled boxes."""
     from ..models import training
 
-    network = training.DetectorTraining.from_yaml(config).model.network if config else {}
+    network = training.DetectorTraining.of(config).model.network if config else {}
     found = training.suggest_anchors(annotations, k, network=network, scale=scale)
     table = Table(title=f"Anchors for {found.boxes} boxes")
     for column in ("", "sizes for each level", "height / width", "mean IoU"):

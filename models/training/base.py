@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -118,12 +119,14 @@ def fit(
     import torch
 
     checkpoint = None if resume is None else str(resume)
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True, **data)
     except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, interrupt)  # Lightning has switched it off
+        raise KeyboardInterrupt from None
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "The GPU's memory is too small for this batch; lower data.batch_size, and raise "

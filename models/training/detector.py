@@ -9,28 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
-import torch
 import yaml
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities import rank_zero_only
 
-from ...catalog.errors import TrainingError
 from .._checkpoints import load_checkpoint, without_prefix
 from .._weights import METADATA_KEY
 from ..data.datamodule import DetectionDataModule
+from .base import BEST, CHECKPOINTS, CONFIG, LAST, WEIGHTS, check_output, fit
 from .detectorconfig import DetectorTraining
+from .lrfinder import suggest_learning_rate
 from .module import MONITOR, DetectorModule
-from .trainer import BEST, CHECKPOINTS, LAST, lightning_precision, make_trainer
+from .trainer import make_trainer
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
 _log = logging.getLogger("geosweep")
-
-WEIGHTS = "model.safetensors"
-"""The trained model in the output folder."""
-CONFIG = "training.yaml"
-"""The whole configuration as it was used, beside it."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +94,8 @@ def train_detector(
     GeosweepError
         For a wrong configuration, data or weights, and where training can't go on.
     """
-    config = as_training(config, overrides)
-    output = Path(config.trainer.output).expanduser()
+    config = DetectorTraining.of(config, overrides)
+    output = config.output
     if not fast_dev_run:
         check_output(output, resume=resume, overwrite=overwrite)
     data, module = prepare(config, train=train, val=val)
@@ -114,7 +108,7 @@ def train_detector(
         callbacks=callbacks,
         **lightning_args,
     )
-    _fit(trainer, module, data, output / CHECKPOINTS / LAST if resume else None)
+    fit(trainer, module, output / CHECKPOINTS / LAST if resume else None, datamodule=data)
     if fast_dev_run:
         return TrainedDetector(None, _measured(trainer), module.labels)
     metrics = _keep_best(trainer, module, data, config)
@@ -128,20 +122,6 @@ def train_detector(
     return TrainedDetector(path, metrics, module.labels)
 
 
-def as_training(
-    config: DetectorTraining | Mapping[str, Any] | str | Path,
-    overrides: Mapping[str, Any] | None = None,
-) -> DetectorTraining:
-    """Read a configuration in any of its forms."""
-    changes = dict(overrides or {})
-    if isinstance(config, DetectorTraining):
-        content = config.model_dump(exclude_unset=True)
-        return DetectorTraining.from_dict(content, changes) if changes else config
-    if isinstance(config, Mapping):
-        return DetectorTraining.from_dict(dict(config), changes)
-    return DetectorTraining.from_yaml(config, changes)
-
-
 def prepare(
     config: DetectorTraining, *, train: Any = None, val: Any = None
 ) -> tuple[DetectionDataModule, DetectorModule]:
@@ -153,61 +133,9 @@ def prepare(
     windows = config.data.windows
     module.window_size = windows.size or module.window_size
     module.gsd = config.model.gsd or windows.resolution or module.gsd
-    if isinstance(config.data.train, str | list):
-        files = [config.data.train] if isinstance(config.data.train, str) else config.data.train
-        module.extra["training_data"] = ", ".join(Path(file).name for file in files)
+    files = [config.data.train] if isinstance(config.data.train, str) else config.data.train
+    module.extra["training_data"] = ", ".join(Path(file).name for file in files)
     return data, module
-
-
-def suggest_learning_rate(
-    config: DetectorTraining, module: DetectorModule, data: DetectionDataModule
-) -> float:
-    """Find a learning rate by Smith's range test (https://arxiv.org/abs/1506.01186).
-
-    The rate rises step by step until the loss explodes; where the loss fell fastest is a good peak.
-    The module is left as it was.
-
-    Raises
-    ------
-    TrainingError
-        If the loss does not fall at any rate.
-    """
-    import tempfile
-
-    from lightning.pytorch.tuner.tuning import Tuner
-
-    steps = 60
-    settings = config.trainer
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = lightning.Trainer(
-            default_root_dir=folder,
-            accelerator=settings.accelerator,
-            devices=1,
-            precision=lightning_precision(settings),  # type: ignore[arg-type]
-            gradient_clip_val=settings.gradient_clip,
-            accumulate_grad_batches=settings.accumulate,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            limit_val_batches=0,
-        )
-        found = Tuner(trainer).lr_find(
-            module,
-            datamodule=data,
-            min_lr=1e-6,
-            max_lr=0.3,
-            num_training=steps,
-            update_attr=False,
-        )
-    suggestion = None if found is None else found.suggestion(skip_begin=5, skip_end=3)
-    if suggestion is None:
-        raise TrainingError(
-            "No learning rate lets the loss fall; give optimizer.lr, or check the data with "
-            "--show-batch."
-        )
-    _log.info("learning rate found: %.2g (optimizer.lr is %.2g)", suggestion, config.optimizer.lr)
-    return float(suggestion)
 
 
 def draw_batch(
@@ -220,7 +148,7 @@ def draw_batch(
     """Draw the first training batch, augmented, with its boxes, to a PNG file."""
     from ..data.showbatch import show_batch
 
-    config = as_training(config, overrides)
+    config = DetectorTraining.of(config, overrides)
     frames = {} if train is None else {"train": train}
     data = DetectionDataModule.from_config(config.data, seed=config.trainer.seed, **frames)
     show_batch(next(iter(data.train_dataloader())), data.labels, path)
@@ -243,7 +171,7 @@ def _keep_best(
         # Ended by steps or by the clock, between two validations.
         trainer.validate(module, datamodule=data, verbose=False)
     metrics = _measured(trainer)
-    best = Path(config.trainer.output).expanduser() / CHECKPOINTS / BEST
+    best = config.output / CHECKPOINTS / BEST
     trainer.strategy.barrier()
     if best.is_file():
         content = load_checkpoint(best)
@@ -256,48 +184,6 @@ def _keep_best(
     if module.choose_score:
         module.score_threshold = metrics["val_best_score"]
     return metrics
-
-
-def _fit(
-    trainer: lightning.Trainer,
-    module: DetectorModule,
-    data: DetectionDataModule,
-    checkpoint: Path | None,
-) -> None:
-    try:
-        trainer.fit(
-            module,
-            datamodule=data,
-            ckpt_path=None if checkpoint is None else str(checkpoint),
-            weights_only=True,
-        )
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "The GPU's memory is too small for this batch; lower data.batch_size (and raise "
-            "trainer.accumulate), or data.windows.size."
-        ) from error
-
-
-@rank_zero_only
-def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
-    last = output / CHECKPOINTS / LAST
-    if resume:
-        if not last.is_file():
-            raise TrainingError(f"There is no {last} to go on from; leave --resume out.")
-        return
-    there = [output / WEIGHTS, last, output / CHECKPOINTS / BEST]
-    found = [path for path in there if path.exists()]
-    if found and not overwrite:
-        raise TrainingError(
-            f"{output} holds a training already ({found[0].relative_to(output)}); go on with it "
-            "(--resume), choose another folder (--output), or let it be replaced (--overwrite)."
-        )
-    for path in found:
-        path.unlink()
 
 
 def _measured(trainer: lightning.Trainer) -> dict[str, float]:

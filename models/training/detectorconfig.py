@@ -7,11 +7,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ...catalog.errors import TrainingError
-from ...catalog.strict import Block, checked, read_yaml
+from ...catalog.strict import Block, checked
 from .._architectures import ARCHITECTURES
 from .._netconfig import NetworkConfig
 from ..data.config import DataConfig
-from .config import OptimizerConfig, TrainerConfig
+from .base import TrainingConfig
+from .config import OptimizerConfig
 
 
 class ModelConfig(Block):
@@ -114,57 +115,9 @@ class ModelConfig(Block):
         return checked(kind, content, "model.network", TrainingError)
 
 
-class DetectorTraining(Block):
+class DetectorTraining(TrainingConfig):
     """A whole training of a detector, as written in its configuration file."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig
     optimizer: OptimizerConfig = OptimizerConfig()
-    trainer: TrainerConfig = TrainerConfig()
-
-    @classmethod
-    def from_yaml(cls, path: Any, overrides: dict[str, Any] | None = None) -> Self:
-        """Read a configuration file; `overrides` as for `from_dict`.
-
-        Raises
-        ------
-        TrainingError
-            If the file can't be read, isn't YAML, or a key or value is wrong.
-        """
-        content = read_yaml(path, "training configuration", TrainingError)
-        return cls.from_dict(content, overrides, where=str(path))
-
-    @classmethod
-    def from_dict(
-        cls,
-        content: Any,
-        overrides: dict[str, Any] | None = None,
-        *,
-        where: str = "the training configuration",
-    ) -> Self:
-        """Validate a mapping.
-
-        Parameters
-        ----------
-        content
-            Blocks of keys.
-        overrides
-            Values by dotted key, such as ``{"trainer.max_steps": 100}``, over those in `content`.
-        where
-            Names it in errors.
-
-        Raises
-        ------
-        TrainingError
-            With one sentence that names the key, the value and the nearest valid key.
-        """
-        for key, value in (overrides or {}).items():
-            content = _replaced(content, key.split("."), value)
-        return checked(cls, content, where, TrainingError)
-
-
-def _replaced(content: Any, path: list[str], value: Any) -> Any:
-    block = dict(content) if isinstance(content, dict) else {}
-    rest = path[1:]
-    block[path[0]] = _replaced(block.get(path[0]), rest, value) if rest else value
-    return block

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import copy
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import lightning
 import torch
 
-from ...catalog.errors import ModelError, TrainingError
-from .._architectures import ARCHITECTURES, find_architecture, read_network
-from .._backbones import load_backbone
+from ...catalog.errors import TrainingError
+from .._architectures import read_network
 from .._checkpoints import load_strictly, read_state, source_metadata, without_prefix
 from .._describe import describe
-from .._sources import WeightsSource, find_source
 from .._weights import METADATA_KEY, write_weights
 from ..detector import TorchDetector, fold_batch_norm, keep_boxes_exact, set_limits
 from ..info import ModelInfo
 from ._detectionmetric import DetectionMetric
-from ._transfer import transfer
+from ._start import find_weights, start_network
 from .config import OptimizerConfig
 from .optimizer import configure_optimizers
 
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
     from .detectorconfig import ModelConfig
 
     Batch = tuple[list[Tensor], list[dict[str, Any]]]
-
-_log = logging.getLogger("geosweep")
 
 CUSTOM = "custom"
 """Architecture of networks that geosweep can't build by itself."""
@@ -122,70 +117,21 @@ class DetectorModule(lightning.LightningModule):
         ModelError, TrainingError
             If weights can't be found or don't fit, or a setting is wrong.
         """
-        extra = {k: v for k, v in (("description", config.description),) if v}
-        if config.licence:
-            extra["licence"] = config.licence
-        if config.start is not None:
-            module = cls._go_on(config, labels)
-        else:
-            architecture = ARCHITECTURES[config.architecture]
-            shape = config.network_config(len(labels))
-            score, nms = architecture.score_threshold, architecture.nms_iou
-            network = architecture.build(shape, score_threshold=score, nms_iou=nms)
-            if config.backbone_weights is not None:
-                name = getattr(shape, "backbone", "resnet50")
-                load_backbone(network.backbone.body, name, config.backbone_weights)  # type: ignore[union-attr, arg-type]
-            module = cls(
-                network,
-                labels,
-                architecture=architecture.revision,
-                config=shape,
-                score_threshold=score,
-                nms_iou=nms,
-            )
-        module.optimizer_config = optimizer or OptimizerConfig()
-        module.lr = module.optimizer_config.lr
-        if isinstance(config.score_threshold, float):
-            module.score_threshold = module._metric.score_threshold = config.score_threshold
-        module.choose_score = config.score_threshold == "best"
-        module.nms_iou = config.nms_iou or module.nms_iou
-        module.gsd = config.gsd or module.gsd
-        module.extra |= extra
-        return module
-
-    @classmethod
-    def _go_on(cls, config: ModelConfig, labels: Sequence[str]) -> Self:
-        source = _find_weights(config.start or "")
-        info = describe(source)
-        if info.kind != "detector":
-            raise ModelError(f"{config.start}: is no detector; model.start must name one.")
-        score, nms = float(info.score_threshold or 0), float(info.nms_iou or 0)
-        old, before = read_network(source, info, score=score, nms=nms)
-        shape = config.network_config(len(labels), before)
-        network = find_architecture(info.architecture, source.name).build(
-            shape, score_threshold=score, nms_iou=nms
-        )
-        transfer(old, network, info.labels, labels)
-        new = [label for label in labels if label not in info.labels]
-        if new or tuple(labels) != info.labels:
-            _log.info(
-                "%s knows %s; the layer of the classes is replaced for %s%s",
-                source.name,
-                ", ".join(info.labels),
-                ", ".join(labels),
-                f", new: {', '.join(new)}" if new else "",
-            )
-        return cls(
-            network,
+        start = start_network(config, labels)
+        module = cls(
+            start.network,
             labels,
-            architecture=info.architecture,
-            config=shape,
-            score_threshold=score,
-            nms_iou=nms,
-            window_size=info.window_size,
-            gsd=info.gsd,
-            metadata={"start": source.name, "start_version": info.version},
+            architecture=start.architecture,
+            config=start.config,
+            score_threshold=start.score_threshold,
+            nms_iou=start.nms_iou,
+            window_size=start.window_size,
+            gsd=start.gsd,
+            optimizer=optimizer,
+            metadata=start.metadata,
         )
+        module.choose_score = config.score_threshold == "best"
+        return module
 
     @classmethod
     def load(cls, path: str | Path, network: nn.Module | None = None, **settings: Any) -> Self:
@@ -205,7 +151,7 @@ class DetectorModule(lightning.LightningModule):
         ModelError
             If the file can't be read or does not fit the network.
         """
-        source = _find_weights(str(path))
+        source = find_weights(str(path))
         info = describe(source)
         metadata = source_metadata(source)
         score, nms = float(info.score_threshold or 0), float(info.nms_iou or 0)
@@ -323,7 +269,6 @@ class DetectorModule(lightning.LightningModule):
         total = torch.stack(list(losses.values())).sum()
         size = len(images)
         named = {"train_loss": total, **{f"train_{name}": value for name, value in losses.items()}}
-        # The layer of classes may still be fresh: a loss that is no number tells of a rate too high.
         if not torch.isfinite(total):
             raise TrainingError(
                 f"The loss is {float(total)} at step {self.global_step}; lower optimizer.lr or set "
@@ -362,22 +307,7 @@ class DetectorModule(lightning.LightningModule):
         return configure_optimizers(self, config, ("model.backbone.body.",))
 
 
-_OWN_KEYS = {
-    "kind",
-    "architecture",
-    "config",
-    "labels",
-    "score_threshold",
-    "nms_iou",
-    "window_size",
-    "gsd",
-    "normalize",
-    "format",
-}
-
-
-def _find_weights(name: str) -> WeightsSource:
-    source = find_source(name)
-    if not isinstance(source, WeightsSource):
-        raise ModelError(f"{name}: is an import path, but training needs weights in files.")
-    return source
+# Of the metadata, what the class has attributes for.
+_OWN_KEYS = set(
+    "format kind architecture config labels score_threshold nms_iou window_size gsd normalize".split()
+)

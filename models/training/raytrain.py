@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...catalog.errors import GeosweepError, TrainingError
 from .._weights import read_header
+from .base import WEIGHTS, check_output
+from .detectorconfig import DetectorTraining
 
 if TYPE_CHECKING:
     from .detector import TrainedDetector
-    from .detectorconfig import DetectorTraining
 
 RAY_FOLDER = "ray"
 """Ray's own records, in the output folder."""
@@ -50,10 +51,10 @@ def train_detector_on_ray(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from .detector import WEIGHTS, TrainedDetector, as_training, check_output
+    from .detector import TrainedDetector
 
-    config = as_training(config, overrides)
-    output = Path(config.trainer.output).expanduser().resolve()
+    config = DetectorTraining.of(config, overrides)
+    output = config.output.resolve()
     check_output(output, resume=resume, overwrite=overwrite)
     if use_gpu is None:
         wanted = config.trainer.accelerator in ("gpu", "cuda")

@@ -25,7 +25,7 @@ from geosweep.models._architectures import ARCHITECTURES
 from geosweep.models._checkpoints import load_checkpoint
 from geosweep.models.training._detectionmetric import DetectionMetric
 from geosweep.models.training._transfer import transfer
-from geosweep.models.training.detector import as_training, prepare
+from geosweep.models.training.detector import prepare
 from geosweep.models.training.optimizer import make_optimizer, rate
 from geosweep.models.training.trainer import make_trainer
 
@@ -110,8 +110,8 @@ def test_one_epoch_on_real_imagery_and_the_same_boxes_after_a_reload(architectur
     config = small(data / "OSBS_029.csv", tmp_path, architecture)
     config["data"]["windows"] = {"size": None}
     config["optimizer"] = {"name": "sgd", "momentum": 0}  # no state: the checkpoints are smaller
-    data_module, module = prepare(DetectorTraining.from_dict(config))
-    trainer = make_trainer(as_training(config).trainer)
+    data_module, module = prepare(DetectorTraining.of(config))
+    trainer = make_trainer(DetectorTraining.of(config).trainer)
     trainer.fit(module, datamodule=data_module)
     assert trainer.global_step == 1
     before = look(module.detector())
@@ -138,7 +138,7 @@ def test_all_that_predictions_need_is_in_the_file(boxes, tmp_path):
     assert info.metrics.keys() >= {"val_ap40", "val_ap50", "val_f1"}
     assert trained.metrics == model_info(trained.path).metrics
     stored = yaml.safe_load((tmp_path / "out/training.yaml").read_text())
-    assert DetectorTraining.from_dict(stored).model.nms_iou == 0.21
+    assert DetectorTraining.of(stored).model.nms_iou == 0.21
     same(
         look(load_detector(trained.path, device="cpu", score_threshold=0.0)),
         look(
@@ -148,7 +148,7 @@ def test_all_that_predictions_need_is_in_the_file(boxes, tmp_path):
 
 
 def test_half_the_size_for_a_small_error(boxes, tmp_path):
-    _, module = prepare(DetectorTraining.from_dict(small(boxes, tmp_path)))
+    _, module = prepare(DetectorTraining.of(small(boxes, tmp_path)))
     whole, half = module.save(tmp_path / "whole"), module.save(tmp_path / "half", half=True)
     assert half.stat().st_size < 0.55 * whole.stat().st_size
     a, b = (look(load_detector(path, device="cpu")) for path in (whole, half))
@@ -284,7 +284,7 @@ def test_the_rate_warms_up_and_falls():
 def test_backbone_and_norms_are_groups_of_their_own(boxes, tmp_path):
     config = small(boxes, tmp_path)
     config["optimizer"] = {"lr": 0.01, "backbone_lr": 0.001, "weight_decay": 0.1}
-    training = DetectorTraining.from_dict(config)
+    training = DetectorTraining.of(config)
     _, module = prepare(training)
     optimizer = make_optimizer(module, training.optimizer, ("model.backbone.body.",))
     groups = {
@@ -341,7 +341,7 @@ def test_other_labels_replace_the_layer_of_classes_and_say_so(boxes, tmp_path, c
     config = small(boxes, tmp_path)
     config["model"] = {"start": "geosweep/tree"}
     with caplog.at_level(logging.INFO, logger="geosweep"):
-        _, module = prepare(DetectorTraining.from_dict(config))
+        _, module = prepare(DetectorTraining.of(config))
     assert "layer of the classes is replaced for B, Z, new: B, Z" in caplog.text
     assert module.config.num_classes == 2
     tree = load_detector("geosweep/tree", device="cpu").network.state_dict()
@@ -352,7 +352,7 @@ def test_other_labels_replace_the_layer_of_classes_and_say_so(boxes, tmp_path, c
     # With the labels it knows, nothing is lost.
     config["data"]["labels"] = ["Tree"]
     boxes.write_text(boxes.read_text().replace("Z", "Tree").replace(",B", ",Tree"))
-    _, module = prepare(DetectorTraining.from_dict(config))
+    _, module = prepare(DetectorTraining.of(config))
     same(look_low(module), look_low(load_detector("geosweep/tree", device="cpu")))
 
 
@@ -465,6 +465,50 @@ def test_without_validation_the_last_weights_are_kept(boxes, tmp_path):
     same(look(load_detector(trained.path, device="cpu")), look(load_detector(last, device="cpu")))
 
 
+def test_ctrl_c_ends_as_ctrl_c_and_can_be_resumed(boxes, tmp_path):
+    import signal
+
+    class Impatient(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train_detector(small(boxes, tmp_path, max_epochs=2), callbacks=[Impatient()])
+    assert signal.getsignal(signal.SIGINT) is before
+    train_detector(small(boxes, tmp_path, max_epochs=2), resume=True)
+    assert load_checkpoint(tmp_path / "out/checkpoints/last.ckpt")["epoch"] == 1
+
+
+def test_goes_on_from_weights_of_deepforests_layout(boxes, tmp_path):
+    """With the label it knows its boxes are kept; others come beside it."""
+    import json
+
+    from safetensors.torch import save_file
+
+    from geosweep.models._retinanet import build_retinanet
+
+    torch.manual_seed(2)
+    network = build_retinanet(1)
+    for layer in (network.head.classification_head.cls_logits,):
+        torch.nn.init.normal_(layer.weight, std=0.05)
+    folder = tmp_path / "deepforest"
+    folder.mkdir()
+    save_file(network.state_dict(), folder / "model.safetensors")
+    config = {"num_classes": 1, "label_dict": {"B": 0}, "score_thresh": 0.2, "nms_thresh": 0.1}
+    (folder / "config.json").write_text(json.dumps(config))
+    content = small(boxes, tmp_path)
+    content["model"] = {"start": str(folder), "network": {"min_size": 96, "max_size": 96}}
+    _, module = prepare(DetectorTraining.of(content))
+    assert module.labels == ("B", "Z")
+    assert (module.score_threshold, module.nms_iou) == (0.2, 0.1)
+    own, theirs = module.model.state_dict(), network.state_dict()
+    key = "head.classification_head.cls_logits.weight"
+    assert torch.equal(own[key].reshape(9, 2, 256, 3, 3)[:, 0], theirs[key])
+    assert torch.equal(own["backbone.body.conv1.weight"], theirs["backbone.body.conv1.weight"])
+
+
 def test_the_stored_configuration_can_be_used_again(boxes, tmp_path):
     config = small(boxes, tmp_path, max_steps=1)
     config["model"] = {"start": "geosweep/tree"}
@@ -518,7 +562,7 @@ def test_loggers(boxes, tmp_path):
 
 def test_the_packaged_detectors_configuration_is_valid():
     path = Path(__file__).parents[3] / "examples/tree.yaml"
-    config = DetectorTraining.from_yaml(path, {"trainer.seed": 3})
+    config = DetectorTraining.of(path, {"trainer.seed": 3})
     assert config.model.backbone_weights == "imagenet"
     assert config.trainer.seed == 3 and config.trainer.ema_decay == 0.99
     assert (
