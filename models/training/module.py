@@ -307,7 +307,16 @@ class DetectorModule(lightning.LightningModule):
         return configure_optimizers(self, config, ("model.backbone.body.",))
 
 
-# Of the metadata, what the class has attributes for.
-_OWN_KEYS = set(
-    "format kind architecture config labels score_threshold nms_iou window_size gsd normalize".split()
-)
+_OWN_KEYS = {
+    "format",
+    "kind",
+    "architecture",
+    "config",
+    "labels",
+    "score_threshold",
+    "nms_iou",
+    "window_size",
+    "gsd",
+    "normalize",
+}
+"""Of the metadata, what the class has attributes for."""
