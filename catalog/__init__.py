@@ -1,6 +1,7 @@
 """STAC in, STAC out: sources of scenes, commit records and the storage behind them."""
 
 from .collection import read_collection, write_collection, write_snapshot
+from .create import CreateReport, create_catalog
 from .errors import (
     ClusterError,
     GeosweepError,
@@ -22,6 +23,7 @@ from .storage import MissingKeyError, Storage, open_storage
 
 __all__ = [
     "ClusterError",
+    "CreateReport",
     "GeosweepError",
     "JobError",
     "MissingKeyError",
@@ -36,6 +38,7 @@ __all__ = [
     "SourceSpec",
     "Storage",
     "StorageError",
+    "create_catalog",
     "from_item",
     "gdal_env",
     "gdal_path",

@@ -6,13 +6,19 @@ import base64
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from .errors import SourceError
 from .hrefs import local_path, public_href, scrub
 
+if TYPE_CHECKING:
+    from obstore import GetResult
+
 _TIMEOUT_S = 60
 _TRIES = 3
+_PIECE = 1 << 20
 
 
 def read_bytes(href: str) -> bytes:
@@ -37,6 +43,40 @@ def read_bytes(href: str) -> bytes:
     except Exception as error:
         reason = scrub(str(error)).splitlines()[0] if str(error) else type(error).__name__
         raise SourceError(f"{public_href(href)} can't be read: {reason}") from None
+
+
+def iter_bytes(href: str) -> Iterator[bytes]:
+    """Yield the content of a file of any size piece by piece; hrefs as for `read_bytes`.
+
+    Raises
+    ------
+    SourceError
+        If it is missing or can't be read; a stream that breaks is not tried again.
+    """
+    path = local_path(href)
+    try:
+        if path is not None:
+            with path.open("rb") as file:
+                yield from iter(lambda: file.read(_PIECE), b"")
+        elif urlsplit(href).scheme in ("http", "https"):
+            yield from _stream_http(href)
+        else:
+            for piece in _get_object(href).stream(min_chunk_size=_PIECE):
+                yield bytes(piece)
+    except Exception as error:
+        reason = scrub(str(error)).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(f"{public_href(href)} can't be read: {reason}") from None
+
+
+def _stream_http(href: str) -> Iterator[bytes]:
+    with urllib.request.urlopen(_request(href), timeout=_TIMEOUT_S) as response:
+        promised, got = response.headers.get("Content-Length"), 0
+        while piece := response.read(_PIECE):
+            got += len(piece)
+            yield piece
+    # urllib takes the end of the connection for the end of the file.
+    if promised is not None and got != int(promised):
+        raise ConnectionError(f"the connection broke off after {got} of {promised} bytes")
 
 
 def _read_http(href: str) -> bytes:
@@ -69,9 +109,13 @@ def _request(href: str) -> urllib.request.Request:
 
 
 def _read_object(href: str) -> bytes:
+    return bytes(_get_object(href).bytes())
+
+
+def _get_object(href: str) -> GetResult:
     import obstore
 
     from .objectstore import connect
 
     folder, _, name = href.rpartition("/")
-    return bytes(obstore.get(connect(folder), name).bytes())
+    return obstore.get(connect(folder), name)

@@ -156,6 +156,9 @@ def _item(row: dict[str, Any]) -> dict[str, Any]:
     geometry = row.pop("geometry", None)
     bbox = row.pop("bbox", None)
     item: dict[str, Any] = {name: row.pop(name, None) for name in _TOP}
+    for name in ("collection", "stac_extensions"):
+        if item[name] is None:  # a column's null, where the item has nothing
+            del item[name]
     assets = item["assets"]
     item["assets"] = json.loads(assets) if isinstance(assets, str) else _given(assets) or {}
     item["links"] = _given(item["links"]) or []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -109,8 +111,15 @@ def _wrapped(outline: BaseGeometry) -> BaseGeometry:
     return shapely.union_all([translate(outline, shift).intersection(world) for shift in shifts])
 
 
-@lru_cache(maxsize=4096)
-def _read_header(href: str, stamp: str | None) -> Header:
+@contextmanager
+def open_raster(href: str) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster, local or remote, and close it again.
+
+    Raises
+    ------
+    RasterError
+        If it is missing, unreadable or no raster; also for what GDAL raises inside the block.
+    """
     import rasterio
     from rasterio.errors import RasterioError
 
@@ -126,12 +135,13 @@ def _read_header(href: str, stamp: str | None) -> Header:
         with rasterio.Env.from_defaults(**gdal_env(href)), rasterio.open(gdal_path(href)) as raster:
             if raster.count == 0:
                 raise RasterError(f"{public_href(href)} holds no raster bands, only subdatasets")
-            return _header(raster)
+            yield raster
     except RasterioError as error:
         raise RasterError(f"{public_href(href)} can't be opened: {_reason(error, href)}") from None
 
 
-def _header(raster: rasterio.DatasetReader) -> Header:
+def header_of(raster: rasterio.DatasetReader) -> Header:
+    """Return the header of an open raster."""
     affine = raster.transform
     georeferenced = raster.crs is not None or not affine.is_identity
     return Header(
@@ -140,6 +150,12 @@ def _header(raster: rasterio.DatasetReader) -> Header:
         shape=(raster.height, raster.width),
         datetime=_acquired(raster),
     )
+
+
+@lru_cache(maxsize=4096)
+def _read_header(href: str, stamp: str | None) -> Header:
+    with open_raster(href) as raster:
+        return header_of(raster)
 
 
 def _crs_text(crs: CRS) -> str:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from .errors import OutputError, StorageError
 from .storage import MissingKeyError, check_key
 
-_TEMPORARY = ".geosweep-tmp-"
+TEMPORARY = ".geosweep-tmp-"
 _STALE_S = 3600
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -74,7 +74,7 @@ class LocalStorage:
         for folder, folders, names in os.walk(start):
             folders.sort()
             for name in sorted(names):
-                if name.endswith(suffix) and not name.startswith(_TEMPORARY):
+                if name.endswith(suffix) and not name.startswith(TEMPORARY):
                     yield (Path(folder) / name).relative_to(self._root).as_posix()
 
     def delete(self, key: str) -> None:
@@ -94,7 +94,7 @@ class LocalStorage:
     def sweep_temporary(self) -> int:
         limit = time.time() - _STALE_S
         removed = 0
-        for path in self._root.rglob(f"{_TEMPORARY}*"):
+        for path in self._root.rglob(f"{TEMPORARY}*"):
             # Another sweeper, or the writer itself, may be faster.
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < limit:
@@ -134,7 +134,7 @@ class LocalStorage:
 
 
 def _temporary_name() -> str:
-    return f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"
+    return f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def _link(temporary: Path, target: Path) -> None:
@@ -153,7 +153,7 @@ def _claim(temporary: Path, target: Path) -> None:
     A lock file that only one writer can create guards the check and the rename. A writer killed in
     between leaves the lock, which `sweep_temporary` removes once it is stale.
     """
-    lock = target.with_name(f"{_TEMPORARY}{target.name}.lock")
+    lock = target.with_name(f"{TEMPORARY}{target.name}.lock")
     deadline = time.monotonic() + 10
     while True:
         try:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("pipeline", "actors", "catalog", "models")
 TOP = {
     "pipeline.cli",
+    "pipeline.cli_catalog",
     "pipeline.cli_evaluate",
     "pipeline.cli_models",
     "pipeline.cli_train",
