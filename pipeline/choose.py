@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ..models import TileVerdict
 from ._geo import to_map
 from .detect import Found
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..models import TileVerdict
     from .region import Region
     from .scene_reader import SceneHeader
 
@@ -56,9 +56,22 @@ class WindowTally:
             failed=int((~keep).sum()),
         )
 
-    def judged(self, verdict: TileVerdict) -> int:
-        """Number of windows of which the tile filter said so."""
-        return 0 if self.verdicts is None else int((self.verdicts == verdict).sum())
+    def counts(self) -> dict[str, int]:
+        """The sums, by the names that they have in a record."""
+
+        def judged(verdict: TileVerdict) -> int:
+            return 0 if self.verdicts is None else int((self.verdicts == verdict).sum())
+
+        return {
+            "windows_skipped_filter": judged(TileVerdict.EMPTY),
+            "windows_failed": self.failed,
+            "windows_uncertain": judged(TileVerdict.UNCERTAIN),
+            "windows_empty_and_something": judged(TileVerdict.EMPTY_AND_OBJECTS),
+            "detections_raw": int(self.raw.sum()),
+            "detections_outside_aoi": int(self.outside_aoi.sum()),
+            "duplicates_core": int(self.outside_core.sum()),
+            "duplicates_owned": int(self.owned_elsewhere.sum()),
+        }
 
 
 @dataclass(slots=True)

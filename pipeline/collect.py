@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..models import TileVerdict
-from .choose import Selected, WindowTally
+from .choose import Selected
 from .crop import EMPTY, PARTLY
 from .detect import Found
 from .merge import merge_core, merge_nms
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from .job import MergeSpec
     from .scene_reader import SceneHeader
     from .stream import StreamCounts
+
+
+FROM_BATCHES = (
+    "windows_skipped_filter",
+    "windows_uncertain",
+    "windows_empty_and_something",
+    "detections_raw",
+    "detections_outside_aoi",
+    "duplicates_core",
+    "duplicates_owned",
+)
+"""Counts that are sums over a scene's batches."""
 
 
 def stack_probabilities(parts: Iterable[NDArray[np.float32]], classes: int) -> NDArray[np.float32]:
@@ -42,8 +54,8 @@ class Batch:
     ----------
     found
         Its detections.
-    tally
-        What else there was, window by window.
+    counts
+        What became of its windows and of its other detections.
     classes
         For each crop model, float32 (N, classes); NaN for crops without a pixel of data.
     outside
@@ -52,7 +64,7 @@ class Batch:
     """
 
     found: Found
-    tally: WindowTally
+    counts: dict[str, int]
     classes: dict[str, NDArray[np.float32]]
     outside: dict[str, NDArray[np.int8]]
 
@@ -80,7 +92,7 @@ def settle(
     lost = np.unique(np.concatenate([np.zeros(0, np.int64), *failed]))
     keep = ~np.isin(selected.found.window, lost)
     tally = selected.tally.without(lost) if len(lost) else selected.tally
-    batch = Batch(selected.found[keep], tally, {}, {})
+    batch = Batch(selected.found[keep], tally.counts(), {}, {})
     for name, width in crop_models.items():
         chunks = classified.get(name, ())
         rows = stack_probabilities((rows for rows, _ in chunks), width)[keep]
@@ -168,28 +180,16 @@ class SceneCollector:
 
     def _count(self, parts: list[Batch], stream: StreamCounts) -> dict[str, int]:
         header = self._header
-        tallies = [part.tally for part in parts]
-
-        def total(part: str) -> int:
-            return sum(int(getattr(tally, part).sum()) for tally in tallies)
-
-        def judged(verdict: TileVerdict) -> int:
-            return sum(tally.judged(verdict) for tally in tallies)
-
-        skipped = judged(TileVerdict.EMPTY)
-        failed = sum(tally.failed for tally in tallies)
+        of_batches: Counter[str] = Counter()
+        for part in parts:
+            of_batches.update(part.counts)
+        skipped, failed = of_batches["windows_skipped_filter"], of_batches["windows_failed"]
         return {
             "windows": header.grid.count,
             "windows_processed": stream.read - skipped - failed,
             "windows_skipped_nodata": stream.nodata,
             "windows_skipped_aoi": header.outside_aoi,
             "windows_skipped_owned": header.owned_elsewhere,
-            "windows_skipped_filter": skipped,
             "windows_failed": stream.damaged + failed,
-            "windows_uncertain": judged(TileVerdict.UNCERTAIN),
-            "windows_empty_and_something": judged(TileVerdict.EMPTY_AND_OBJECTS),
-            "detections_raw": total("raw"),
-            "detections_outside_aoi": total("outside_aoi"),
-            "duplicates_core": total("outside_core"),
-            "duplicates_owned": total("owned_elsewhere"),
+            **{name: of_batches[name] for name in FROM_BATCHES},
         }

@@ -20,6 +20,11 @@ Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, half-open."""
 
 
+def overlap(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two rectangles share a pixel."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
 @dataclass(slots=True)
 class Strip:
     """A decoded rectangle of a raster.
@@ -43,11 +48,7 @@ class Strip:
 
     def is_damaged(self, part: Sequence[int]) -> bool:
         """Whether a rectangle x0, y0, x1, y1 touches a damaged one."""
-        x0, y0, x1, y1 = part
-        return any(
-            x0 < right and left < x1 and y0 < bottom and top < y1
-            for left, top, right, bottom in self.damaged
-        )
+        return any(overlap(part, bad) for bad in self.damaged)
 
 
 class PixelSource(Protocol):

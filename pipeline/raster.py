@@ -21,7 +21,7 @@ from ..catalog.gdal import gdal_env
 from ..catalog.hrefs import gdal_path, public_href, scrub
 from ._geo import ground_sample_distance
 from .bands import BandSelection, lay_out_bands
-from .pixels import Rectangle, Strip
+from .pixels import Rectangle, Strip, overlap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,6 +64,8 @@ class RasterSource:
         self._options: dict[str, Any] = (
             {"NUM_THREADS": str(threads)} if tiff and threads > 1 else {}
         )
+        # GDAL complains once about a corrupt block, and gives its wrong pixels from its cache later on.
+        self._damaged: set[Rectangle] = set()
         self._dataset = self._open()
         try:
             self._describe(resolution)
@@ -139,7 +141,9 @@ class RasterSource:
             raise RasterError(
                 f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
             ) from error
-        damaged = self._localise(bounds) if complaints else ()
+        if complaints:
+            self._damaged |= set(self._localise(bounds))
+        damaged = tuple(bad for bad in self._damaged if overlap(bad, bounds))
         return Strip(bounds, self._layout.to_bytes(data, valid), valid, damaged)
 
     def _valid(self, data: NDArray[Any], window: Window) -> NDArray[np.bool_] | None:

@@ -40,21 +40,6 @@ def test_actor_numbers_and_batch_size_do_not_change_rows(tmp_path):
     assert sorted_rows(one).equals(sorted_rows(two))
 
 
-def test_a_tile_filter_skips_the_same_windows_in_both_engines(tmp_path):
-    rasters = [painted_scene(tmp_path, number, step_m=100) for number in range(2)]
-    blocks = {
-        "tile_filter": {"model": "tests.tilefilters:paint"},
-        "windows": {"size": 100, "overlap": 0.2},
-    }
-    by_ray = run(job_over(rasters, tmp_path / "ray", **blocks), engine="ray", progress=False)
-    local = run(job_over(rasters, tmp_path / "local", **blocks), engine="local", progress=False)
-    assert sorted_rows(by_ray).equals(sorted_rows(local))
-    assert by_ray.counts == local.counts
-    for end in ("skipped_filter", "uncertain", "empty_and_something"):
-        assert by_ray.counts[f"windows_{end}"] > 0
-    assert_sums(by_ray.counts)
-
-
 def test_unreadable_scenes_fail_by_name_and_the_rest_is_complete(tmp_path):
     good = [painted_scene(tmp_path, number) for number in range(2)]
     cut = painted_scene(tmp_path, 7)
