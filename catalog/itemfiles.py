@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from .errors import SourceError
 from .fetch import read_bytes
 from .hrefs import is_remote, local_path, public_href
+from .query import Query
 
 Item = dict[str, Any]
 Key = tuple[str | None, str]
@@ -35,12 +36,21 @@ def href_suffix(href: str) -> str:
 
 
 class ItemFile:
-    """The items that a file, or a static catalog that starts at it, holds.
+    """The items that a file, a static catalog that starts at it, or an API's search holds.
 
     Parameters
     ----------
     href
-        A path, a folder with a ``catalog.json`` or ``collection.json``, or a URL of a file.
+        A path, a folder with a ``catalog.json`` or ``collection.json``, or a URL of a file or of an
+        API's landing page.
+    query
+        What is asked of an API. Files know nothing of it: they are given whole.
+
+    Attributes
+    ----------
+    searched
+        Whether it turned out to be an API, so that the items are those that match the query; known
+        once they have been read.
 
     Raises
     ------
@@ -48,8 +58,10 @@ class ItemFile:
         Here if `href` can't be a STAC file; later, while iterating, if its content is none.
     """
 
-    def __init__(self, href: str) -> None:
+    def __init__(self, href: str, query: Query | None = None) -> None:
         self.href = _resolve(href)
+        self.searched = False
+        self._query = query or Query()
         self.name = public_href(self.href)
         self._suffix = href_suffix(self.href)
         self._spool: Any = None
@@ -67,8 +79,8 @@ class ItemFile:
     def freeze(self) -> None:
         """Read all items once, into a temporary file that later iterations read instead.
 
-        For sources that are slow to walk: a static catalog, whose every item is a request, and any
-        file behind a network. Others are left as they are.
+        For sources that are slow to walk: a static catalog, whose every item is a request, an API,
+        and any file behind a network. Others are left as they are.
         """
         if self._spool is not None or not (is_remote(self.href) or self._suffix in _JSON):
             return
@@ -122,12 +134,28 @@ class ItemFile:
     def _document(self) -> Iterator[tuple[Item, str]]:
         document = _parse(read_bytes(self.href), self.name)
         kind = document.get("type")
-        if "conformsTo" in document:
+        rels = {x.get("rel") for x in document.get("links") or () if isinstance(x, dict)}
+        if is_remote(self.href) and kind in (None, "Catalog") and "search" in rels:
+            from .api import StacApi
+
+            self.searched = True
+            for item, base in StacApi(self.href, document).search(self._query):
+                yield self._checked(item), base
+        elif kind == "Collection" and "items" in rels and not rels & {"item", "child"}:
             raise SourceError(
-                f"{self.name} is a STAC API, which this version can't search: save the items to a "
-                "file and give that as source.stac"
+                f"{self.name} is a collection of a STAC API: give the API's root as source.stac, and "
+                f"{document.get('id')!r} in source.collections"
             )
-        if kind in ("Catalog", "Collection"):
+        elif kind == "FeatureCollection" and "next" in rels:
+            raise SourceError(
+                f"{self.name} is one page of a STAC API's answer: give the API's root as source.stac"
+            )
+        elif "conformsTo" in document and not rels & {"item", "child"}:
+            raise SourceError(
+                f"{self.name} is an API without item search: give a STAC API that has it, or a file "
+                "of items, as source.stac"
+            )
+        elif kind in ("Catalog", "Collection"):
             yield from self._walk(document)
         elif kind == "Feature":
             yield self._checked(document), self.href
@@ -195,10 +223,10 @@ def _normal(path: Path) -> str:
 
 def _resolve(href: str) -> str:
     if is_remote(href):
-        if not is_stac_path(href):
+        if not is_stac_path(href) and urlsplit(href).scheme.lower() not in ("http", "https"):
             raise SourceError(
-                f"{public_href(href)} is not the URL of a STAC file (.json, .parquet, .ndjson): "
-                "STAC APIs can't be searched by this version"
+                f"{public_href(href)} is neither a STAC file (.json, .parquet, .ndjson) nor a STAC "
+                "API (https://…)"
             )
         return href
     path = (local_path(href) or Path(href)).expanduser()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
+from .area import area_of_interest, overlap
+from .cql import ItemFilter
 from .errors import SourceError
 from .hrefs import public_href, stable_href
 from .ids import SceneIds
@@ -21,18 +23,12 @@ from .items import (
     item_interval,
     item_scene,
 )
+from .query import Query
 from .rasters import list_rasters, raster_scene, raster_stem
 from .scene import Scene
-from .spec import BBox, SourceSpec, bbox_geometry, check_bbox
+from .spec import BBox, SourceSpec, check_bbox
 
-if TYPE_CHECKING:
-    from shapely.geometry.base import BaseGeometry
-
-_LATER = {
-    "intersects": "use source.bbox",
-    "filter": "use source.collections and source.datetime",
-    "sign": "give hrefs that can be read as they are",
-}
+_LATER = {"sign": "give hrefs that can be read as they are"}
 
 
 class Source:
@@ -42,26 +38,32 @@ class Source:
     ----------
     spec
         What was asked for.
+    area
+        Area of interest in EPSG:4326, or None where there is no limit.
     total
-        Distinct entries before any filter; known once iteration has begun (at once for rasters).
-    duplicates, outside_aoi, outside_datetime, other_collection
+        Distinct entries before any filter; known once iteration has begun (at once for rasters). Of
+        an API, those that its search gave.
+    duplicates, outside_aoi, outside_datetime, other_collection, filtered_out
         How many entries were left out, and why; of the latest iteration. Scenes whose footprint or
-        time is not known are never left out.
+        time is not known are never left out. What an API's search leaves out is not known.
     """
 
     def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
         self.spec = spec
-        self.bbox = bbox if bbox is not None else spec.bbox
+        self.area = area_of_interest(bbox if bbox is not None else spec.bbox, spec.intersects)
         self._interval = parse_interval(spec.datetime) if spec.datetime else None
         self.total: int | None = None
         self._reset()
 
     def __iter__(self) -> Iterator[Scene]:
         self._reset()
-        area = None if self.bbox is None else bbox_geometry(self.bbox)
+        given = 0
         for scene in self._scenes():
-            if area is None or scene.footprint is None or _overlap(area, scene.footprint):
+            if self.area is None or scene.footprint is None or overlap(self.area, scene.footprint):
                 yield scene
+                given += 1
+                if given == self.spec.limit:
+                    return
             else:
                 self.outside_aoi += 1
 
@@ -74,6 +76,7 @@ class Source:
 
     def _reset(self) -> None:
         self.duplicates = self.outside_aoi = self.outside_datetime = self.other_collection = 0
+        self.filtered_out = 0
 
     def _in_time(self, taken: Interval) -> bool:
         if self._interval is None or taken == (None, None) or overlaps(self._interval, taken):
@@ -105,14 +108,18 @@ class RasterSource(Source):
 
 
 class ItemSource(Source):
-    """Scenes from a file of STAC items, or a static catalog."""
+    """Scenes from a file of STAC items, a static catalog, or a STAC API."""
 
     def __init__(
         self, spec: SourceSpec, bbox: BBox | None = None, side_assets: Sequence[str] = ()
     ) -> None:
         super().__init__(spec, bbox)
         self._side_assets = tuple(side_assets)
-        self._file = ItemFile(spec.stac or "")
+        self._filter = None if spec.filter is None else ItemFilter(spec.filter)
+        query = Query(
+            spec.collections, self.area, self._interval, spec.filter, spec.sortby, spec.limit
+        )
+        self._file = ItemFile(spec.stac or "", query)
         self._ids: SceneIds | None = None
 
     def describe(self) -> str:
@@ -126,6 +133,10 @@ class ItemSource(Source):
             keys = set(self._file.keys())
             self._ids = SceneIds(item_id for _, item_id in keys)
             self.total = len(keys)
+            if self.spec.sortby and not self._file.searched:
+                raise SourceError(
+                    f"source.sortby goes with a STAC API; {self._file.name} keeps its own order"
+                )
         seen = set()
         swept = False
         for item, base in self._file.items():
@@ -138,6 +149,9 @@ class ItemSource(Source):
                 self.other_collection += 1
                 continue
             if not self._in_time(item_interval(item)):
+                continue
+            if self._filter and not self._file.searched and not self._filter.matches(item):
+                self.filtered_out += 1
                 continue
             scene_id = self._ids(item["id"], "\x1f".join(map(str, key)))
             try:
@@ -165,7 +179,7 @@ def open_source(
     source
         A `SourceSpec` or its fields; or a path or URL, taken as STAC if it ends in ``.json``,
         ``.geojson``, ``.parquet`` or ``.ndjson`` and as a raster or folder of rasters otherwise; or
-        a list of rasters and folders.
+        a list of rasters and folders. STAC APIs are given as ``{"stac": url}``.
     bbox
         West, south, east, north in degrees; takes the place of the spec's own.
     side_assets
@@ -197,11 +211,6 @@ def open_source(
     if side_assets:
         raise SourceError(f"plain rasters have no assets, such as '{side_assets[0]}'")
     return RasterSource(spec, bbox)
-
-
-def _overlap(area: BaseGeometry, footprint: BaseGeometry) -> bool:
-    # Sharing no more than an edge is no overlap: there are no pixels to sweep.
-    return area.intersects(footprint) and not area.touches(footprint)
 
 
 def _spec(source: object) -> SourceSpec:

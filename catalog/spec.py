@@ -24,8 +24,8 @@ class SourceSpec(BaseModel):
     Attributes
     ----------
     stac
-        Path or URL of a STAC item, ItemCollection, stac-geoparquet, newline-delimited JSON or
-        static catalog.
+        URL of a STAC API; or path or URL of a STAC item, ItemCollection, stac-geoparquet,
+        newline-delimited JSON or static catalog.
     rasters
         Paths or URLs of rasters, or folders of them; one string is taken as a list of one.
     collections
@@ -42,8 +42,17 @@ class SourceSpec(BaseModel):
         Three bands to read as red, green, blue: numbers from 1, or band names.
     rescale
         ``(low, high)`` for all bands, or one pair for each, mapped to 0–255.
-    intersects, filter, sign
-        A geometry file, a CQL2 JSON filter, and how hrefs are signed; not available yet.
+    intersects
+        Area of interest: a file of polygons (GeoJSON, GeoPackage, GeoParquet), or a GeoJSON object.
+        With `bbox`, what both share.
+    filter
+        Keep items for which this CQL2 expression (as JSON) is true.
+    sortby
+        Properties to sort by, with ``-`` before them for descending; STAC APIs only.
+    limit
+        Take at most so many scenes.
+    sign
+        How hrefs are signed; not available yet.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,12 +64,14 @@ class SourceSpec(BaseModel):
     intersects: str | dict[str, Any] | None = None
     datetime: str | None = None
     filter: dict[str, Any] | None = None
+    sortby: tuple[str, ...] | None = Field(default=None, min_length=1)
+    limit: int | None = Field(default=None, ge=1)
     asset: str | None = None
     bands: tuple[int | str, ...] | None = Field(default=None, min_length=1)
     rescale: tuple[tuple[float, float], ...] | None = Field(default=None, min_length=1)
     sign: Literal["planetary-computer", "s3-requester-pays"] | None = None
 
-    @field_validator("rasters", "collections", mode="before")
+    @field_validator("rasters", "collections", "sortby", mode="before")
     @classmethod
     def _one_as_list(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
@@ -114,7 +125,7 @@ class SourceSpec(BaseModel):
         if (self.stac is None) == (self.rasters is None):
             raise ValueError("source needs exactly one of 'stac' and 'rasters'")
         if self.rasters is not None:
-            for key in ("collections", "asset", "filter", "intersects"):
+            for key in ("collections", "asset", "filter", "sortby"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"source.{key} goes with 'stac'; plain rasters have none")
         return self

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ..catalog import SourceSpec
+from ..catalog.area import read_area
 from ..catalog.spec import Ranges, as_pairs, check_bands, check_ranges
 from ..catalog.strict import Block, checked, read_yaml
 
@@ -279,6 +280,9 @@ class Job(Block):
         # Only where there is one: outputs made before there were tile filters go on.
         if self.tile_filter is not None:
             content["tile_filter"] = self.tile_filter.model_dump(mode="json", exclude=aside)
+        if self.source.intersects is not None:
+            # The ground counts, not the file's name.
+            content["area"] = read_area(self.source.intersects).wkt
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..catalog import Scene, open_source
 from ..catalog.errors import GeosweepError
-from ..catalog.spec import bbox_geometry
 from ._geo import pixel_area_m2
 from .bands import BandRequest
 from .ownership import Ownership
@@ -45,7 +44,7 @@ class ScenePlan:
         self._every: list[Scene] = list(source)
         self.scenes = self._every if limit is None else self._every[:limit]
         self.duplicates = source.duplicates
-        self._aoi = bbox_geometry(job.source.bbox) if job.source.bbox is not None else None
+        self._aoi = source.area
         shared = math.floor(job.windows.size * job.windows.overlap)
         self._ownership = Ownership(self._every, shared) if job.merge.scenes == "latest" else None
 

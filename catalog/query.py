@@ -1,0 +1,39 @@
+"""What is asked of a STAC API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .intervals import Interval
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of an API.
+
+    Parameters
+    ----------
+    collections
+        Ids of collections; None for all.
+    area
+        In EPSG:4326.
+    interval
+        Both ends inclusive, None where open.
+    filter
+        CQL2 as JSON.
+    sortby
+        Names of properties, with ``-`` before them for descending.
+    limit
+        At most so many distinct items.
+    """
+
+    collections: tuple[str, ...] | None = None
+    area: BaseGeometry | None = None
+    interval: Interval | None = None
+    filter: dict[str, Any] | None = None
+    sortby: tuple[str, ...] | None = None
+    limit: int | None = None
