@@ -22,6 +22,8 @@ from ..catalog.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .annotated import predict_file
+    from .grid_arrays import density_grid
+    from .grid_files import DensityFile, write_density
     from .job import Job
     from .map import write_map
     from .outputs import read_output
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClusterError",
+    "DensityFile",
     "Failure",
     "GeosweepError",
     "Job",
@@ -46,6 +49,7 @@ __all__ = [
     "Result",
     "SourceError",
     "StorageError",
+    "density_grid",
     "iter_windows",
     "plan",
     "predict_file",
@@ -53,6 +57,7 @@ __all__ = [
     "predict_tile",
     "read_output",
     "run",
+    "write_density",
     "write_map",
     "write_quicklook",
 ]
@@ -61,6 +66,8 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         ".annotated": ("predict_file",),
+        ".grid_arrays": ("density_grid",),
+        ".grid_files": ("DensityFile", "write_density"),
         ".job": ("Job",),
         ".map": ("write_map",),
         ".outputs": ("read_output",),

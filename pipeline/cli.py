@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from ..catalog.errors import JobError
-from . import cli_catalog, cli_evaluate, cli_models, cli_train
+from . import cli_catalog, cli_density, cli_evaluate, cli_models, cli_train
 from ._console import err, guarded, out
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_catalog.app, name="catalog")
+app.command()(cli_density.density)
 app.command()(cli_evaluate.evaluate)
 app.add_typer(cli_train.app, name="train")
 

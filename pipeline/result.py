@@ -12,6 +12,7 @@ from .rows import RowSchema, to_geodataframe
 if TYPE_CHECKING:
     import geopandas as gpd
     import pyarrow.dataset as pads
+    import xarray as xr
 
     from ..catalog import Storage
 
@@ -125,6 +126,40 @@ class Result:
                 "data assets listed in items.parquet."
             )
         return pads.dataset([str(path) for path in paths], schema=self._schema.arrow)
+
+    def to_xarray(
+        self, cell: float = 100.0, crs: str = "EPSG:6933", *, by: str | None = None
+    ) -> xr.Dataset:
+        """The committed detections, counted by the cells of a map grid; see `density_grid`.
+
+        Parameters
+        ----------
+        cell
+            Side of a cell in units of `crs`.
+        crs
+            Of the grid; by default the world in metres, with cells of equal area.
+        by
+            Text column such as ``cropmodel_label`` whose values are also counted each by itself.
+
+        Returns
+        -------
+        xarray.Dataset
+            (y, x): ``count``, ``score_mean``, ``area_m2_sum``, ``area_m2_mean``; with `by`,
+            ``count_by`` (value, y, x).
+
+        Raises
+        ------
+        OutputError
+            If the output is in pixels, can't be read, or makes a grid that is too large for memory.
+        JobError
+            If an argument makes no sense.
+        """
+        from ._grid_spec import GridSpec
+        from .grid_arrays import grid_dataset
+
+        assert self._storage is not None
+        assert self._schema is not None
+        return grid_dataset(self._storage, self._files, self._schema.crs, GridSpec(cell, crs, by))
 
     def report(self) -> dict[str, Any]:
         """The content of `run.json`."""

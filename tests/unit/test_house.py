@@ -18,6 +18,7 @@ FOLDERS = ("pipeline", "actors", "catalog", "models")
 TOP = {
     "pipeline.cli",
     "pipeline.cli_catalog",
+    "pipeline.cli_density",
     "pipeline.cli_evaluate",
     "pipeline.cli_models",
     "pipeline.cli_train",
