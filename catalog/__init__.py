@@ -20,6 +20,7 @@ from .sources import Source, open_source
 from .spec import SourceSpec
 from .stacitems import from_item, to_item
 from .storage import MissingKeyError, Storage, open_storage
+from .validate import OutputCheck, validate_output
 
 __all__ = [
     "ClusterError",
@@ -28,6 +29,7 @@ __all__ = [
     "JobError",
     "MissingKeyError",
     "ModelError",
+    "OutputCheck",
     "OutputError",
     "RasterError",
     "Records",
@@ -48,6 +50,7 @@ __all__ = [
     "read_collection",
     "scrub",
     "to_item",
+    "validate_output",
     "write_collection",
     "write_snapshot",
 ]

@@ -11,6 +11,7 @@ from .scene import Scene, SideAsset
 
 if TYPE_CHECKING:
     import pystac
+    from shapely.geometry.base import BaseGeometry
 
 PARQUET = "application/vnd.apache.parquet"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -164,8 +165,6 @@ def _links(scene: Scene) -> list[pystac.Link]:
 
 
 def _scene(item: dict[str, Any]) -> Scene:
-    from shapely.geometry import shape
-
     properties = item["properties"]
     source = properties["geosweep:source"]
     unknown = properties.get("geosweep:datetime_unknown", False)
@@ -180,7 +179,7 @@ def _scene(item: dict[str, Any]) -> Scene:
         datetime=None if unknown else parse_time(properties["datetime"]),
         updated=source.get("updated"),
         checksum=source.get("checksum"),
-        footprint=shape(item["geometry"]) if item.get("geometry") else None,
+        footprint=_footprint(item.get("geometry")),
         crs=properties.get("proj:code") or properties.get("proj:wkt2"),
         transform=tuple(transform) if transform else None,  # type: ignore[arg-type]
         shape=(size[0], size[1]) if size else None,
@@ -189,6 +188,16 @@ def _scene(item: dict[str, Any]) -> Scene:
             key: SideAsset(**parts) for key, parts in (source.get("assets") or {}).items() if parts
         },
     )
+
+
+def _footprint(geometry: dict[str, Any] | None) -> BaseGeometry | None:
+    from shapely.errors import ShapelyError
+    from shapely.geometry import shape
+
+    try:
+        return shape(geometry) if geometry else None
+    except ShapelyError as error:
+        raise ValueError(f"its geometry is none: {error}") from None
 
 
 def _plain(geometry: dict[str, Any]) -> dict[str, Any]:

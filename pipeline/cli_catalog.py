@@ -17,8 +17,10 @@ from ._console import err, guarded, out
 
 if TYPE_CHECKING:
     from ..catalog.create import CreateReport
+    from ..catalog.validate import OutputCheck
 
 _MOST_LINES = 20
+_MOST_PROBLEMS = 100
 
 app = typer.Typer(
     help="Make STAC catalogs of rasters, and check what a run wrote.", no_args_is_help=True
@@ -79,6 +81,43 @@ def create(
     out.print(_created(report, output, cogify))
     if report.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+@guarded
+def validate(
+    output: Annotated[str, typer.Argument(help="Output of a run.", show_default=False)],
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Don't fetch the schemas of STAC extensions.")
+    ] = False,
+) -> None:
+    """Check an output: STAC, GeoParquet, and that all of it agrees."""
+    from ..catalog import validate_output
+    from .outputs import open_output
+
+    storage, collection = open_output(output)
+    check = validate_output(storage, collection, fetch_schemas=not offline)
+    out.print(_checked(check, output))
+    for note in check.notes:
+        _say(f"note: {note}")
+    for problem in check.problems[:_MOST_PROBLEMS]:
+        _say(f"problem: {problem}")
+    more = sum(check.faults.values()) - min(len(check.problems), _MOST_PROBLEMS)
+    if more:
+        _say(f"problem: {more} more")
+    if not check.ok:
+        raise typer.Exit(1)
+
+
+def _checked(check: OutputCheck, output: str) -> Table:
+    table = Table(title=escape(output))
+    table.add_column("check")
+    table.add_column("looked at", justify="right")
+    table.add_column("wrong", justify="right")
+    for name, count in check.checked.items():
+        wrong = check.faults[name]
+        table.add_row(name, str(count), f"[red]{wrong}[/red]" if wrong else "0")
+    return table
 
 
 def _created(report: CreateReport, output: str, folder: Path | None) -> Table:

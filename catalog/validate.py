@@ -1,0 +1,282 @@
+"""Whether an output is what it promises to be."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from ._datafile import check_file
+from ._repeats import Repeats
+from ._stacschemas import StacSchemas
+from .collection import SNAPSHOT
+from .errors import OutputError
+from .records import COLLECTION, ITEMS, Records, SceneRecord, item_key
+from .stacitems import from_item
+from .storage import MissingKeyError, Storage
+
+_MOST_PROBLEMS = 1000
+_SUMMED = ("windows", "windows_processed", "windows_failed", "detections", "duplicates_removed")
+_STATES = ("succeeded", "empty", "failed")
+
+_NAMES = {
+    "collection": "collection.json is valid STAC",
+    "items": "items are valid STAC",
+    "commits": "items agree with themselves and the collection",
+    "snapshot": "items.parquet has the same items, and valid ones",
+    "files": "data files and items belong together",
+    "geoparquet": "data files are GeoParquet 1.1",
+    "columns": "their columns are those that are promised",
+    "counts": "counts are those of the rows",
+    "place": "rows lie in their scene's footprint",
+    "ids": "every detection_id is there once",
+    "sums": "sums are those of run.json",
+}
+
+
+@dataclass(slots=True)
+class OutputCheck:
+    """What `validate_output` found.
+
+    Attributes
+    ----------
+    checked, faults
+        How many things each check looked at and found wrong, by the check's sentence.
+    problems
+        One sentence each; the first 1000.
+    notes
+        What was not checked, and why.
+    """
+
+    checked: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not sum(self.faults.values())
+
+
+def validate_output(
+    storage: Storage, collection: dict[str, Any], *, fetch_schemas: bool = True
+) -> OutputCheck:
+    """Check an output: STAC documents, data files, and that they agree.
+
+    One file is in memory at a time, and some hundred bytes for each scene.
+
+    Parameters
+    ----------
+    storage
+        Of the output.
+    collection
+        From `read_collection`.
+    fetch_schemas
+        Whether the schemas of STAC extensions are fetched from where they are published; what can't
+        be had is noted. The schemas of STAC itself come with pystac.
+    """
+    return _Validation(storage, collection, fetch=fetch_schemas).run()
+
+
+class _Validation:
+    def __init__(self, storage: Storage, collection: dict[str, Any], *, fetch: bool) -> None:
+        self._storage = storage
+        self._collection = collection
+        self._schemas = StacSchemas(fetch=fetch)
+        self._check = OutputCheck(
+            dict.fromkeys(_NAMES.values(), 0), dict.fromkeys(_NAMES.values(), 0)
+        )
+        self._sums: Counter[str] = Counter()
+        self._repeated = 0  # rows that repeat a detection_id of their own file
+        self._claimed: dict[str, list[int]] = {}  # rows that items claim of a file, rows it has
+        self._listed = [
+            (str(column.get("name")), str(column.get("type")))
+            for column in collection.get("table:columns", [])
+        ]
+
+    def run(self) -> OutputCheck:
+        self._note("collection", COLLECTION, self._schemas.problem(self._collection))
+        with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
+            ids = Repeats(Path(folder))
+            for key in self._storage.list(ITEMS, ".json"):
+                self._item(key, ids)
+            repeated = ids.count() - self._repeated
+        fault = f"{repeated} rows repeat a detection_id of another file" if repeated else None
+        self._note("ids", "data/", fault)
+        self._files()
+        self._snapshot()
+        self._run_report()
+        if self._schemas.skipped:
+            names = ", ".join(sorted(self._schemas.skipped))
+            self._check.notes.append(f"not held to schemas that are not at hand: {names}")
+        return self._check
+
+    def _note(self, name: str, what: str, fault: str | None) -> None:
+        """Count a check of `what`, and its fault if it has one."""
+        check, title = self._check, _NAMES[name]
+        check.checked[title] += 1
+        if fault is not None:
+            check.faults[title] += 1
+            if len(check.problems) < _MOST_PROBLEMS:
+                check.problems.append(f"{what}: {fault}")
+
+    def _item(self, key: str, ids: Repeats) -> None:
+        try:
+            item = json.loads(self._storage.get(key))
+        except MissingKeyError:
+            return  # withdrawn since it was listed
+        except ValueError:
+            item = None
+        if not isinstance(item, dict):
+            self._note("items", key, "it is not JSON")
+            return
+        self._note("items", key, self._schemas.problem(item))
+        try:
+            record = from_item(item)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._note("commits", key, f"it is no commit record ({type(error).__name__}: {error})")
+            return
+        self._note("commits", key, self._commit_fault(key, item, record))
+        self._sums["scenes"] += 1
+        self._sums[record.status] += 1
+        for name in _SUMMED:
+            self._sums[name] += record.counts.get(name, 0)
+        if record.data is not None:
+            self._data(key, record, ids)
+
+    def _commit_fault(self, key: str, item: dict[str, Any], record: SceneRecord) -> str | None:
+        counts = record.counts
+        windows = sum(
+            count
+            for name, count in counts.items()
+            if name in ("windows_processed", "windows_failed") or name.startswith("windows_skipped")
+        )
+        if item_key(record.scene.id) != key:
+            return f"its id is {record.scene.id}"
+        if item.get("collection") != self._collection.get("id"):
+            return f"it names the collection {item.get('collection')}"
+        if record.fingerprint != self._collection.get("geosweep:fingerprint"):
+            return "its fingerprint is another job's than the collection's"
+        if record.status not in _STATES:
+            return f"its status is {record.status}"
+        if (record.rows > 0) != (record.status == "succeeded"):
+            return f"it is {record.status} with {record.rows} rows"
+        if record.status == "failed" and not record.error:
+            return "it failed without a reason"
+        if record.status != "failed" and counts.get("windows", windows) != windows:
+            return f"it has {counts['windows']} windows, and {windows} that came to an end"
+        return None
+
+    def _data(self, key: str, record: SceneRecord, ids: Repeats) -> None:
+        assert record.data is not None
+        try:
+            found = check_file(self._storage, record, self._listed)
+        except MissingKeyError:
+            self._note("files", key, f"its data file {record.data} is missing")
+            return
+        except (OSError, ValueError, OutputError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            reason = "is missing" if missing else "can't be read as parquet"
+            self._note("files", key, f"its data file {record.data} {reason}")
+            return
+        claimed = self._claimed.setdefault(record.data, [0, found.total])
+        claimed[0] += found.count
+        ids.add(found.ids)
+        self._note("files", key, None)
+        self._note("geoparquet", record.data, found.geoparquet)
+        self._note("columns", record.data, found.columns)
+        self._note("place", record.data, found.place)
+        repeats = f"{found.repeated} rows repeat a detection_id" if found.repeated else None
+        self._note("ids", record.data, repeats)
+        self._repeated += found.repeated
+        fault = None
+        if found.count != record.rows:
+            fault = f"it has {found.count} rows of the scene, {key} says {record.rows}"
+        elif record.counts.get("detections", record.rows) != record.rows:
+            fault = f"{key} counts {record.counts['detections']} detections in {record.rows} rows"
+        elif record.data_size not in (None, found.size):
+            fault = f"it has {found.size} bytes, {key} says {record.data_size}"
+        self._note("counts", record.data, fault)
+
+    def _files(self) -> None:
+        for key in self._storage.list("data", ".parquet"):
+            claimed = self._claimed.get(key)
+            if claimed is None:
+                self._note("files", key, "no item points to it, so no reader counts it")
+            elif claimed[0] != claimed[1]:
+                self._note("files", key, f"of its {claimed[1]} rows items account for {claimed[0]}")
+
+    def _snapshot(self) -> None:
+        from .geoparquet import read_items
+
+        try:
+            path = self._storage.local_path(SNAPSHOT)
+            if path is None or not path.is_file():
+                path = BytesIO(self._storage.get(SNAPSHOT))  # or say that there is none
+            stored = read_items(path)
+            for name, ours, theirs in _side_by_side(Records(self._storage).items(), stored):
+                if theirs is None:
+                    fault = f"it lacks {name}: run the job again"
+                elif ours is None:
+                    fault = f"it has {name}, which is no item any more: run the job again"
+                elif _version(ours) != _version(theirs):
+                    fault = f"its {name} is another version than the item: run the job again"
+                else:
+                    problem = self._schemas.problem(theirs)
+                    fault = None if problem is None else f"its {name} is not valid: {problem}"
+                self._note("snapshot", SNAPSHOT, fault)
+        except MissingKeyError:
+            self._note("snapshot", SNAPSHOT, "it is missing: run the job to its end")
+        except (OSError, ValueError) as error:
+            self._note("snapshot", SNAPSHOT, f"it can't be read as stac-geoparquet: {error}")
+
+    def _run_report(self) -> None:
+        try:
+            counts = json.loads(self._storage.get("run.json"))["counts"]
+        except MissingKeyError:
+            self._check.notes.append("there is no run.json to compare sums with")
+            return
+        except (ValueError, KeyError, TypeError):
+            self._note("sums", "run.json", "it is no report of a run")
+            return
+        if counts.get("scenes") != self._sums["scenes"]:
+            self._check.notes.append(
+                f"run.json is about {counts.get('scenes')} of {self._sums['scenes']} scenes, so its "
+                "sums are not compared"
+            )
+            return
+        for name in (*_STATES, *_SUMMED):
+            said, found = counts.get(name, 0), self._sums[name]
+            fault = None if said == found else f"{name} is {said}, the items' sum is {found}"
+            self._note("sums", "run.json", fault)
+
+
+def _side_by_side(
+    ours: Iterator[dict[str, Any]], theirs: Iterator[dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
+    """Pair two streams of items, both in the order of their files' names."""
+    end = None
+    one, other = next(ours, end), next(theirs, end)
+    while one is not None or other is not None:
+        mine = None if one is None else f"{one.get('id')}.json"
+        its = None if other is None else f"{other.get('id')}.json"
+        if its is None or (mine is not None and mine < its):
+            yield str(mine), one, None
+            one = next(ours, end)
+        elif mine is None or its < mine:
+            yield its, None, other
+            other = next(theirs, end)
+        else:
+            yield mine, one, other
+            one, other = next(ours, end), next(theirs, end)
+
+
+def _version(item: dict[str, Any]) -> tuple[Any, ...]:
+    properties = item["properties"]
+    return tuple(properties.get(f"geosweep:{name}") for name in ("version", "status", "rows"))
