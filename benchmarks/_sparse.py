@@ -32,7 +32,7 @@ TRAINING, ELSEWHERE = (
     "2019_YELL_2_541000_4977000_image_crop",
 )
 ROWS, BLOCK, BLOCKS, WOODED, GSD = 900, 500, 16, 0.06, 0.1
-_BOX = ["xmin", "ymin", "xmax", "ymax"]
+BOX = ["xmin", "ymin", "xmax", "ymax"]
 
 
 class Ground(NamedTuple):
@@ -47,7 +47,7 @@ def ground(name: str) -> Ground:
     folder = deepforest_data()
     with rasterio.open(folder / f"{name}.png") as source:
         pixels = source.read((1, 2, 3))
-    return Ground(pixels, read_annotations(folder / f"{name}.xml")[_BOX].to_numpy())
+    return Ground(pixels, read_annotations(folder / f"{name}.xml")[BOX].to_numpy())
 
 
 def cut(place: Ground, x: int, y: int, width: int, height: int) -> Ground:
@@ -93,7 +93,7 @@ def write(path: Path, place: Ground) -> Path:
         tiled=True, compress="deflate",
     ) as target:  # fmt: skip
         target.write(place.pixels)
-    table = pd.DataFrame(place.boxes, columns=_BOX)
+    table = pd.DataFrame(place.boxes, columns=BOX)
     table.insert(0, "image_path", path.name)
     table["label"] = "Tree"
     table.to_csv(path.with_suffix(".csv"), index=False)
