@@ -4,7 +4,7 @@
 
 Takes the averaged weights, calibrates the scores on the rows that were kept from training (a shift
 of the logits that puts the balance of precision and recall at a score of 0.3), writes them as fp16,
-and measures the written file on every image, the held-out tile included.
+measures the written file on every image, the held-out tile included, and draws the card's pictures.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from train_tree import HELD_OUT, IMAGES, calibration_image, load, training_images
+from tree_pictures import Result, write_boxes, write_curves
 
 from geosweep.models import Detector, DetectorModule, load_detector
 from geosweep.models._annotations import LabelledImage
@@ -27,7 +28,7 @@ from geosweep.models._tiled import detect_tiled
 from geosweep.models._weights import write_weights
 from geosweep.models.evaluation import box_metrics, match_boxes
 
-# On the calibration rows F1 was 0.632, 0.622 and 0.610 at an NMS IoU of 0.3, 0.4 and 0.5.
+# On the calibration rows F1 is 0.67, 0.69 and 0.69 at an NMS IoU of 0.3, 0.4 and 0.5: no clear gain.
 SCORE_THRESHOLD, NMS_IOU = 0.3, 0.3
 IOU = 0.4
 LOW = 0.02
@@ -143,7 +144,19 @@ def main() -> None:
         },
     }
     write_weights(weights, state, metadata)
+    draw(args.models / "cards", weights)
     write_card(args.models / "cards" / "geosweep-tree.md", metadata, weights.stat().st_size)
+
+
+def draw(folder: Path, weights: Path) -> None:
+    """Draw the card's pictures."""
+    detector = load_detector(weights, device="cpu", score_threshold=LOW)
+    results = [
+        Result(name, image, detect_tiled(detector, image.pixels, overlap=OVERLAP), IOU)
+        for name, image in (("held out", load(HELD_OUT)), ("calibration", calibration_image()))
+    ]
+    write_boxes(folder / "geosweep-tree-held-out.svg", results[0], score=SCORE_THRESHOLD, gsd=0.1)
+    write_curves(folder / "geosweep-tree-curves.svg", results, score=SCORE_THRESHOLD)
 
 
 def write_card(path: Path, metadata: dict[str, Any], size: int) -> None:

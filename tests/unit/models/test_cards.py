@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -53,3 +54,25 @@ def test_alive_dead_card_has_the_figures_of_the_file():
     assert alive + dead == 9 * metrics["repeats"] and missed + found == 28 * metrics["repeats"]
     assert metrics["accuracy"] == pytest.approx((alive + found) / (37 * 10), abs=1e-3)
     assert metrics["crops"] == {"Alive": 9, "Dead": 28}
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_pictures_of_the_cards_come_with_them(name):
+    card = model_info(name).card
+    pictures = [card.parent / link for link in re.findall(r"!\[.*?\]\((.*?)\)", card.read_text())]
+    assert len(pictures) == (2 if name == "geosweep/tree" else 0)
+    for picture in pictures:
+        assert ElementTree.parse(picture).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert sum(picture.stat().st_size for picture in pictures) < 150_000
+
+
+def test_the_picture_of_the_held_out_tile_counts_as_the_card_does():
+    metrics = model_info("geosweep/tree").metrics["held_out"]
+    svg = (model_info("geosweep/tree").card.parent / "geosweep-tree-held-out.svg").read_text()
+    found, missed, false = (
+        int(re.search(rf">(\d+) {what}<", svg)[1])
+        for what in ("found", "labelled and missed", "found, matching no label")
+    )
+    assert found + missed == metrics["trees"]
+    assert found + false == metrics["predictions"]
+    assert found / metrics["trees"] == pytest.approx(metrics["recall"], abs=1e-3)
