@@ -97,7 +97,7 @@ def create_catalog(
         A folder where rasters that are no COGs are converted to; items then point there. What it
         holds already is kept, and is not taken for a source.
     progress
-        Called with (rasters done, rasters in all).
+        Called with (rasters done, rasters in all), from none on.
 
     Returns
     -------
@@ -178,6 +178,8 @@ def _noted(
     outcomes: Iterable[_Outcome], report: CreateReport, progress: Progress | None
 ) -> Iterator[dict[str, Any]]:
     """Pass the items on, and note in the report what became of each raster."""
+    if progress is not None:
+        progress(0, report.total)
     for done, outcome in enumerate(outcomes, 1):
         if outcome.item is None:
             report.failed.append((public_href(outcome.href), outcome.error))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +15,7 @@ from ._repeats import Repeats
 from ._stacschemas import StacSchemas
 from .collection import SNAPSHOT
 from .errors import OutputError
-from .records import COLLECTION, ITEMS, Records, SceneRecord, item_key
+from .records import COLLECTION, ITEMS, SceneRecord, item_key
 from .stacitems import from_item
 from .storage import MissingKeyError, Storage
 
@@ -94,6 +93,7 @@ class _Validation:
         )
         self._sums: Counter[str] = Counter()
         self._repeated = 0  # rows that repeat a detection_id of their own file
+        self._versions: dict[str, tuple[Any, ...]] = {}  # by the items' ids
         self._claimed: dict[str, list[int]] = {}  # rows that items claim of a file, rows it has
         self._listed = [
             (str(column.get("name")), str(column.get("type")))
@@ -134,8 +134,9 @@ class _Validation:
         except ValueError:
             item = None
         if not isinstance(item, dict):
-            self._note("items", key, "it is not JSON")
+            self._note("items", key, "it is no JSON object")
             return
+        self._versions[key.removeprefix(ITEMS).removesuffix(".json")] = _version(item)
         self._note("items", key, self._schemas.problem(item))
         try:
             record = from_item(item)
@@ -215,26 +216,29 @@ class _Validation:
     def _snapshot(self) -> None:
         from .geoparquet import read_items
 
+        left = dict(self._versions)
         try:
             path = self._storage.local_path(SNAPSHOT)
             if path is None or not path.is_file():
                 path = BytesIO(self._storage.get(SNAPSHOT))  # or say that there is none
-            stored = read_items(path)
-            for name, ours, theirs in _side_by_side(Records(self._storage).items(), stored):
-                if theirs is None:
-                    fault = f"it lacks {name}: run the job again"
-                elif ours is None:
-                    fault = f"it has {name}, which is no item any more: run the job again"
-                elif _version(ours) != _version(theirs):
-                    fault = f"its {name} is another version than the item: run the job again"
+            for item in read_items(path):
+                name = str(item["id"])
+                if name not in left:
+                    fault = f"it has {name}, which is no item: run the job again"
+                elif left.pop(name) != _version(item):
+                    fault = f"its {name} is of another version than the item: run the job again"
                 else:
-                    problem = self._schemas.problem(theirs)
+                    problem = self._schemas.problem(item)
                     fault = None if problem is None else f"its {name} is not valid: {problem}"
                 self._note("snapshot", SNAPSHOT, fault)
         except MissingKeyError:
             self._note("snapshot", SNAPSHOT, "it is missing: run the job to its end")
+            return
         except (OSError, ValueError) as error:
             self._note("snapshot", SNAPSHOT, f"it can't be read as stac-geoparquet: {error}")
+            return
+        for name in left:
+            self._note("snapshot", SNAPSHOT, f"it lacks {name}: run the job again")
 
     def _run_report(self) -> None:
         try:
@@ -245,10 +249,13 @@ class _Validation:
         except (ValueError, KeyError, TypeError):
             self._note("sums", "run.json", "it is no report of a run")
             return
-        if counts.get("scenes") != self._sums["scenes"]:
+        said, found = counts.get("scenes", 0), self._sums["scenes"]
+        fault = f"of its {said} scenes {found} are there" if said > found else None
+        self._note("sums", "run.json", fault)
+        if said != found:
             self._check.notes.append(
-                f"run.json is about {counts.get('scenes')} of {self._sums['scenes']} scenes, so its "
-                "sums are not compared"
+                f"the last run was about {said} scenes, the items about {found}, so that sums are "
+                "not compared"
             )
             return
         for name in (*_STATES, *_SUMMED):
@@ -257,26 +264,8 @@ class _Validation:
             self._note("sums", "run.json", fault)
 
 
-def _side_by_side(
-    ours: Iterator[dict[str, Any]], theirs: Iterator[dict[str, Any]]
-) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
-    """Pair two streams of items, both in the order of their files' names."""
-    end = None
-    one, other = next(ours, end), next(theirs, end)
-    while one is not None or other is not None:
-        mine = None if one is None else f"{one.get('id')}.json"
-        its = None if other is None else f"{other.get('id')}.json"
-        if its is None or (mine is not None and mine < its):
-            yield str(mine), one, None
-            one = next(ours, end)
-        elif mine is None or its < mine:
-            yield its, None, other
-            other = next(theirs, end)
-        else:
-            yield mine, one, other
-            one, other = next(ours, end), next(theirs, end)
-
-
 def _version(item: dict[str, Any]) -> tuple[Any, ...]:
-    properties = item["properties"]
+    properties = item.get("properties")
+    if not isinstance(properties, dict):
+        return ()
     return tuple(properties.get(f"geosweep:{name}") for name in ("version", "status", "rows"))

@@ -57,7 +57,7 @@ def test_a_run_is_sound(sound):
     looked = list(check.checked.values())
     # The failed scene has no data file.
     assert looked[:10] == [1, 4, 4, 4, 3, 3, 3, 3, 3, 4]
-    assert looked[10] == 8
+    assert looked[10] == 9
     (note,) = check.notes
     assert "not at hand" in note and "projection" in note
 
@@ -229,10 +229,10 @@ def test_the_snapshot_has_the_same_items(output):
     scene(output, "empty").unlink()
     edit(output, item=set_property("geosweep:version", "0" * 16))
     problems = checked(output).problems
-    assert (
-        "items.parquet: it has empty.json, which is no item any more: run the job again" in problems
-    )
-    assert any("its scene0.json is another version" in problem for problem in problems)
+    assert "items.parquet: it has empty, which is no item: run the job again" in problems
+    assert any("its scene0 is of another version" in problem for problem in problems)
+    shutil.copy(scene(output, "scene1"), scene(output, "scene2"))
+    assert "items.parquet: it lacks scene2: run the job again" in checked(output).problems
     (output / "items.parquet").unlink()
     assert "items.parquet: it is missing: run the job to its end" in checked(output).problems
     (output / "items.parquet").write_text("x")
@@ -250,9 +250,20 @@ def test_sums_of_the_report(output):
     path.write_text(json.dumps(report))
     check = checked(output)
     assert check.ok
-    assert any("about 2 of 4 scenes" in note for note in check.notes)
+    assert any("about 2 scenes, the items about 4" in note for note in check.notes)
+    report["counts"]["scenes"] = 5
+    path.write_text(json.dumps(report))
+    assert checked(output).problems == ["run.json: of its 5 scenes 4 are there"]
     path.unlink()
     assert any("no run.json" in note for note in checked(output).notes)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"type": "Feature"'])
+def test_an_item_that_is_none(output, text):
+    scene(output).write_text(text)
+    problems = checked(output).problems
+    assert "items/scene0.json: it is no JSON object" in problems
+    assert any("it has scene0, which is no item" in problem for problem in problems)
 
 
 def test_a_broken_collection(output):
