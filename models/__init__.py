@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..catalog.lazy import lazy_names
 from .info import ModelInfo
 from .loading import list_models, load_crop_model, load_detector, model_info
-from .protocol import Detections, Detector
+from .protocol import Detections, Detector, TileScorer
 
 if TYPE_CHECKING:
     from ._threads import available_cores
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         write_crops,
     )
     from .evaluation import Evaluation, evaluate
-    from .tilefilter import TileFilter, TileScorer, load_tile_filter
+    from .tilefilter import TileFilter, load_tile_filter
     from .tilethreshold import TileThreshold, TileVerdict, choose_threshold, judge_windows
     from .training import (
         AnchorSuggestion,

@@ -12,11 +12,10 @@ from ._describe import describe
 from ._factories import call_factory, factory_version
 from ._sources import FactorySource, find_source, packaged_names, registered_names
 from .info import KIND_NAMES, Kind, ModelInfo
-from .protocol import Detector
+from .protocol import Detector, TileScorer
 
 if TYPE_CHECKING:
     from .cropmodel import CropModel
-    from .tilefilter import TileScorer
 
 
 def list_models() -> tuple[ModelInfo, ...]:
@@ -47,7 +46,7 @@ def model_info(
         if isinstance(info, ModelInfo):
             return info
         own_kind: Kind = "detector" if isinstance(model, Detector) else "cropmodel"
-        own_kind = "tilefilter" if hasattr(model, "empty_threshold") else own_kind
+        own_kind = "tilefilter" if isinstance(model, TileScorer) else own_kind
         return ModelInfo(model.name, model.version, own_kind, tuple(model.labels))
     source = find_source(model)
     if isinstance(source, FactorySource):

@@ -1,4 +1,4 @@
-"""What a detector is to the rest of geosweep."""
+"""What a detector and a tile filter are to the rest of geosweep."""
 
 from __future__ import annotations
 
@@ -75,5 +75,47 @@ class Detector(Protocol):
         list of Detections
             One for each image, boxes in pixels of that image. An image's result does not depend on
             the others in its batch.
+        """
+        ...
+
+
+@runtime_checkable
+class TileScorer(Protocol):
+    """Anything that scores whole windows: what the pipeline needs of a tile filter.
+
+    Attributes
+    ----------
+    name
+        How the model was asked for.
+    version
+        Changes whenever the scores may change.
+    labels
+        Foreground labels, then ``"empty"``.
+    empty_threshold
+        Score of ``empty`` from which a window may be dropped.
+    device
+        ``cpu``, ``cuda:0`` …
+    """
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    empty_threshold: float
+    device: str
+
+    def scores(
+        self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor
+    ) -> NDArray[np.float32]:
+        """Score a batch.
+
+        Parameters
+        ----------
+        images
+            (B, 3, H, W), RGB; uint8 in 0–255 or float in 0–1. Any H and W.
+
+        Returns
+        -------
+        NDArray
+            float32 (B, labels) in 0–1: independent of each other, and of the rest of the batch.
         """
         ...

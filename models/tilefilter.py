@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ._threads import cpu_threads, map_in_threads
 from ._tilenet import ARCHITECTURE, TileNet, TileNetConfig
 from ._weights import write_weights
 from .detector import as_batch, describe_device, fold_batch_norm, pick_device
+from .protocol import TileScorer
 from .tilethreshold import judge_windows
 
 if TYPE_CHECKING:
@@ -33,48 +34,6 @@ EMPTY = "empty"
 """The label of windows without objects, the last of a tile filter's labels."""
 _BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 _log = logging.getLogger("geosweep")
-
-
-@runtime_checkable
-class TileScorer(Protocol):
-    """Anything that scores whole windows: what the pipeline needs of a tile filter.
-
-    Attributes
-    ----------
-    name
-        How the model was asked for.
-    version
-        Changes whenever the scores may change.
-    labels
-        Foreground labels, then ``"empty"``.
-    empty_threshold
-        Score of ``empty`` from which a window may be dropped.
-    device
-        ``cpu``, ``cuda:0`` …
-    """
-
-    name: str
-    version: str
-    labels: tuple[str, ...]
-    empty_threshold: float
-    device: str
-
-    def scores(
-        self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor
-    ) -> NDArray[np.float32]:
-        """Score a batch.
-
-        Parameters
-        ----------
-        images
-            (B, 3, H, W), RGB; uint8 in 0–255 or float in 0–1. Any H and W.
-
-        Returns
-        -------
-        NDArray
-            float32 (B, labels) in 0–1: independent of each other, and of the rest of the batch.
-        """
-        ...
 
 
 class TileFilter:

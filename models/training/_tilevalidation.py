@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data.dataset import WindowDataset
-    from ..tilefilter import TileScorer
+    from ..protocol import TileScorer
     from .tileconfig import TileThresholds
 
 
