@@ -24,3 +24,15 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def pgstac() -> Iterator[str]:
+    """URL of a real, at first empty STAC API with all extensions; tests name their collections."""
+    from tests.stacservers import pgstac_server, postgres_programs
+
+    programs, reason = postgres_programs()
+    if programs is None:
+        pytest.skip(reason)
+    with pgstac_server() as url:
+        yield url

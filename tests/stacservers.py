@@ -102,8 +102,11 @@ def post(url: str, document: dict[str, Any]) -> None:
     request = urllib.request.Request(
         url, json.dumps(document).encode(), {"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=60):
-        pass
+    try:
+        with urllib.request.urlopen(request, timeout=60):
+            pass
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{url}: {error.read().decode()[:2000]}") from None
 
 
 def collection(name: str) -> dict[str, Any]:
