@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..catalog.errors import JobError
+from ..catalog.errors import JobError, OutputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -170,7 +170,7 @@ class CellSums:
         if len(held) > self._limit // 2:
             # Otherwise every few points would sort nearly all again.
             path = self._folder / f"run{len(self._runs)}.bin"
-            held.tofile(path)
+            _to_file(held, path)
             self._runs.append(path)
             held = held[:0].copy()
         self._pending, self._pending_count = [held], len(held)
@@ -206,6 +206,16 @@ class _Run:
     def _fill(self) -> None:
         self._entries = self._read(self._at, self._block)
         self._at += len(self._entries)
+
+
+def _to_file(entries: NDArray[np.void], path: Path) -> None:
+    try:
+        entries.tofile(path)
+    except OSError as error:
+        raise OutputError(
+            f"The sums of the grid can't be kept in {path.parent}: {error}; set TMPDIR to a folder "
+            "with more room."
+        ) from error
 
 
 def _from_file(path: Path) -> Callable[[int, int], NDArray[np.void]]:

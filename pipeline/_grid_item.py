@@ -57,7 +57,7 @@ def item_of(
     first, last = interval or (now, now)
     bounds, geometry = _footprint(grid)
     properties: dict[str, Any] = {
-        "title": f"Detections per cell of {spec.cell:g} {spec.unit}s",
+        "title": f"Detections by cells of {spec.cell:g} {spec.unit}",
         "created": pystac.utils.datetime_to_str(now),
         "proj:shape": list(grid.shape),
         "proj:transform": list(grid.transform)[:6],

@@ -60,8 +60,9 @@ class GridSpec:
 
     @property
     def unit(self) -> str:
-        """Name of the unit of `cell`."""
-        return CRS.from_user_input(self.crs).axis_info[0].unit_name
+        """The unit of `cell`, as one writes it."""
+        name = CRS.from_user_input(self.crs).axis_info[0].unit_name
+        return {"metre": "m", "degree": "°"}.get(name, name)
 
     @property
     def code(self) -> str | None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from ._console import guarded, out
-from ._grid_spec import EQUAL_AREA
-
-if TYPE_CHECKING:
-    from .grid_files import DensityFile
+from ._console import err, guarded, out
+from ._grid_spec import EQUAL_AREA, GridSpec
 
 
 @guarded
@@ -26,21 +23,22 @@ def density(
     ] = None,
     path: Annotated[
         Path | None,
-        typer.Option("-o", help="GeoTIFF to write; default OUTPUT/density/density.tif."),
+        typer.Option(
+            "-o", "--output", help="GeoTIFF to write; default OUTPUT/density/density.tif."
+        ),
     ] = None,
 ) -> None:
     """Count detections by cells of equal area: number, mean score and area, as a COG."""
     from .grid_files import write_density
 
-    out.print(_table(write_density(output, path, cell=cell, crs=crs, by=by), crs, cell))
-
-
-def _table(made: DensityFile, crs: str, cell: float) -> Table:
+    with err.status("Counting detections …"):
+        made = write_density(output, path, cell=cell, crs=crs, by=by)
+    unit = GridSpec(cell, crs).unit
     table = Table(title=f"density: {made.path}", show_header=False)
-    table.add_row("grid", f"{made.shape[0]:,} × {made.shape[1]:,} cells of {cell:g} in {crs}")
+    table.add_row("grid", f"{made.shape[0]:,} × {made.shape[1]:,} cells of {cell:g} {unit}, {crs}")
     table.add_row("bands", "\n".join(made.bands))
     table.add_row("detections", f"{made.detections:,}")
     if made.outside:
         table.add_row("without a place in the grid's CRS", f"{made.outside:,}")
     table.add_row("STAC item", made.item)
-    return table
+    out.print(table)

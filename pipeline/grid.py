@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ class DetectionGrid:
             _check_by(by, file.schema_arrow)
         columns = ["geometry", "score", "area_m2", *([] if by is None else [by])]
         outside = 0
-        for batch in file.iter_batches(_ROWS, columns=columns):
+        for batch in _batches(file, columns):
             points = centroids(batch["geometry"], geographic=self._geographic)
             x, y = self._transformer.transform(points[:, 0], points[:, 1])
             there = np.isfinite(x) & np.isfinite(y)
@@ -158,8 +159,9 @@ def gather(
     grid = DetectionGrid(spec, source_crs, folder)
     strayed: list[str] = []
     for key in files:
-        if grid.add(_open(storage, key)):
-            strayed.append(key)
+        with _opened(storage, key) as file:
+            if grid.add(file) and len(strayed) <= _NAMED_FILES:
+                strayed.append(key)
     if strayed:
         named = ", ".join(strayed[:_NAMED_FILES]) + (" …" if len(strayed) > _NAMED_FILES else "")
         log.warning(
@@ -205,15 +207,23 @@ def crs_of_rows(collection: dict[str, Any]) -> str | None:
     return (job.get("output") or {}).get("crs", "EPSG:4326")
 
 
-def _open(storage: Storage, key: str) -> pq.ParquetFile:
+@contextmanager
+def _opened(storage: Storage, key: str) -> Iterator[pq.ParquetFile]:
     path = storage.local_path(key)
     try:
-        return pq.ParquetFile(path if path is not None else io.BytesIO(storage.get(key)))
+        with pq.ParquetFile(path if path is not None else io.BytesIO(storage.get(key))) as file:
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise OutputError(
             f"The data file {key}, which an item points to, can't be read; run the job again with "
             "--overwrite."
         ) from error
+
+
+def _batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    # One iterator over the whole file would keep something of each row group until its end.
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(_ROWS, row_groups=[group], columns=columns)
 
 
 def _check_by(by: str, schema: pa.Schema) -> None:

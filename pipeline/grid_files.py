@@ -140,11 +140,14 @@ def _write_cog(grid: DetectionGrid, folder: Path, output: str) -> Path:
     """
     rows, columns = grid.shape
     if not rows:
-        raise OutputError(f"{output} has no detections, so there is no grid to write.")
+        what = f"none of its {grid.outside:,} detections has a place in {grid.spec.crs}"
+        raise OutputError(
+            f"There is no grid of {output} to write: {what if grid.outside else 'it has no detections'}."
+        )
     if rows * columns > _MOST_CELLS:
         raise OutputError(
             f"The grid of {output} would have {rows:,} × {columns:,} cells; take a cell larger than "
-            f"{grid.spec.cell:g} {grid.spec.unit}s."
+            f"{grid.spec.cell:g} {grid.spec.unit}."
         )
     path = folder / "density.tif"
     try:

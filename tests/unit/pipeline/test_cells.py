@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from geosweep.catalog.errors import JobError
+from geosweep.catalog.errors import JobError, OutputError
 from geosweep.pipeline._cells import TILE, CellSums
 
 
@@ -99,6 +99,12 @@ def test_cells_that_cannot_be_numbered_are_refused_with_a_size_that_works(tmp_pa
     cells = CellSums(least, tmp_path)
     add(cells, [2e7, -2e7], [-2e7, 2e7])
     assert sum(counted(cells).values()) == 2
+
+
+def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
+    cells = CellSums(1.0, tmp_path / "gone", limit=2)
+    with pytest.raises(OutputError, match="set TMPDIR to a folder with more room"):
+        add(cells, range(9), range(9))
 
 
 def peak(folder, count):

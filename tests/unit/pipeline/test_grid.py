@@ -6,16 +6,21 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pystac
 import pytest
 import rasterio
 import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from geosweep.catalog import open_storage
 from geosweep.catalog.errors import GeosweepError, JobError, OutputError
 from geosweep.pipeline import density_grid, read_output, write_density
+from geosweep.pipeline._grid_spec import GridSpec
+from geosweep.pipeline.grid import DetectionGrid
 from tests.grids import output_of, rows_at
 from tests.outputs import make_output
 
@@ -83,6 +88,12 @@ def test_what_the_crs_cannot_show_is_counted_and_named(tmp_path, caplog):
     assert "(in data/s1-v1.parquet)" in caplog.text
 
 
+def test_a_grid_of_nothing_but_that_is_not_written(tmp_path):
+    output = output_of(tmp_path / "out", [rows_at(10, -10)])
+    with pytest.raises(OutputError, match="none of its 1 detections has a place in"):
+        write_density(output, crs="+proj=gnom +lat_0=90")
+
+
 def test_cells_are_where_geopandas_puts_the_centroids(tmp_path):
     output = str(make_output(tmp_path, detections=400, imagery=False))
     grid = density_grid(output, cell=7.5, crs="EPSG:32612", by="cropmodel_label")
@@ -120,7 +131,7 @@ def test_an_output_without_detections_has_a_grid_without_cells(tmp_path):
         "area_m2_mean",
         "count_by",
     }
-    with pytest.raises(OutputError, match="has no detections, so there is no grid to write"):
+    with pytest.raises(OutputError, match=r"no grid of .*out to write: it has no detections"):
         write_density(output)
     assert not (tmp_path / "out" / "density").exists()
 
@@ -161,7 +172,7 @@ def test_a_grid_too_large_for_memory_is_refused_and_a_huge_one_not_written(tmp_p
     output = output_of(tmp_path / "out", [rows_at([-170, 170], [-60, 60])])
     with pytest.raises(OutputError, match="GB of memory; take a cell larger than 500"):
         density_grid(output, cell=500)
-    with pytest.raises(OutputError, match="cells; take a cell larger than 10 metres"):
+    with pytest.raises(OutputError, match="cells; take a cell larger than 10 m"):
         write_density(output, cell=10)
 
 
@@ -170,6 +181,28 @@ def test_a_broken_data_file_is_one_sentence(tmp_path):
     (tmp_path / "out" / "data" / "s0-v1.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(OutputError, match=r"data/s0-v1\.parquet, which an item points to"):
         density_grid(output)
+
+
+def arrow_peak(folder, groups):
+    """Bytes that arrow needs at most for a file of so many row groups."""
+    rows = rows_at(np.linspace(1, 2, 10_000), np.linspace(1, 2, 10_000))
+    pq.write_table(pa.concat_tables([rows] * groups), folder / "rows", row_group_size=10_000)
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        grid = DetectionGrid(GridSpec(1000), "EPSG:4326", folder)
+        with pq.ParquetFile(folder / "rows") as file:
+            grid.add(file)
+    finally:
+        pa.set_memory_pool(before)
+    assert grid.inside == groups * 10_000
+    return pool.max_memory()
+
+
+def test_memory_does_not_grow_with_the_length_of_a_file(tmp_path):
+    arrow_peak(tmp_path, 2)  # what is set up once
+    assert arrow_peak(tmp_path, 40) < 1.3 * arrow_peak(tmp_path, 4)
 
 
 def test_the_file_is_a_cog_that_equals_the_dataset(tmp_path):
@@ -235,6 +268,9 @@ def test_the_item_says_what_the_file_is(tmp_path):
     output = small(tmp_path)
     elsewhere = tmp_path / "maps" / "trees.tif"
     made = write_density(output, elsewhere, cell=100, by="label")
+    written = json.loads((Path(output) / made.item).read_text())
+    # STAC's own schema comes with pystac.
+    JsonSchemaSTACValidator().validate_core(written, pystac.STACObjectType.ITEM, "1.1.0")
     item = pystac.Item.from_file(str(Path(output) / made.item))
     asset = item.assets["data"]
     assert made.item == "density/trees.json"
