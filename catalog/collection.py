@@ -78,6 +78,14 @@ def write_collection(
             pystac.TemporalExtent([list(interval)]),
         ),
         stac_extensions=[_TABLE, PROJECTION, PROCESSING],
+        # The processing extension demands somebody who did it.
+        providers=[
+            pystac.Provider(
+                "geosweep",
+                roles=[pystac.ProviderRole.PROCESSOR],
+                extra_fields={"processing:software": dict(models)},
+            )
+        ],
         extra_fields={
             "table:columns": table,
             "item_assets": {

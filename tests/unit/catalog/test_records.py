@@ -182,6 +182,8 @@ def test_collection_is_valid_and_stable(storage):
     collection = read_collection(storage)
     _validate(collection)
     assert collection["geosweep:fingerprint"] == "f1"
+    (provider,) = collection["providers"]
+    assert provider["processing:software"] == {"geosweep/tree": "abc"}  # the extension needs one
     assert collection["table:columns"][1]["name"] == "score"
 
 
