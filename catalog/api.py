@@ -94,9 +94,10 @@ class StacApi:
                 if not _inside(query.area, item):
                     continue
                 yield item, self._base(item)
-                given.add((item.get("collection"), item.get("id", "")))
-                if query.limit is not None and len(given) >= query.limit:
-                    return
+                if query.limit is not None:
+                    given.add((item.get("collection"), item.get("id", "")))
+                    if len(given) >= query.limit:
+                        return
 
     def _check_collections(self, wanted: tuple[str, ...]) -> None:
         """Raise SourceError for a collection that isn't there; servers just find nothing in it."""

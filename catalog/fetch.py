@@ -41,7 +41,9 @@ def read_bytes(href: str) -> bytes:
     except IsADirectoryError:
         raise SourceError(f"{public_href(href)} is a folder, not a file") from None
     except Exception as error:
-        reason = scrub(str(error)).splitlines()[0] if str(error) else type(error).__name__
+        # urllib wraps what the system said in brackets of its own.
+        said = str(error.reason if type(error) is urllib.error.URLError else error)
+        reason = scrub(said).splitlines()[0] if said else type(error).__name__
         raise SourceError(f"{public_href(href)} can't be read: {reason}") from None
 
 

@@ -134,23 +134,18 @@ class ItemFile:
     def _document(self) -> Iterator[tuple[Item, str]]:
         document = _parse(read_bytes(self.href), self.name)
         kind = document.get("type")
-        rels = {x.get("rel") for x in document.get("links") or () if isinstance(x, dict)}
+        rels = _rels(document)
         if is_remote(self.href) and kind in (None, "Catalog") and "search" in rels:
             from .api import StacApi
 
             self.searched = True
             for item, base in StacApi(self.href, document).search(self._query):
                 yield self._checked(item), base
-        elif kind == "Collection" and "items" in rels and not rels & {"item", "child"}:
-            raise SourceError(
-                f"{self.name} is a collection of a STAC API: give the API's root as source.stac, and "
-                f"{document.get('id')!r} in source.collections"
-            )
         elif kind == "FeatureCollection" and "next" in rels:
             raise SourceError(
                 f"{self.name} is one page of a STAC API's answer: give the API's root as source.stac"
             )
-        elif "conformsTo" in document and not rels & {"item", "child"}:
+        elif "conformsTo" in document and not rels & {"item", "child", "items"}:
             raise SourceError(
                 f"{self.name} is an API without item search: give a STAC API that has it, or a file "
                 "of items, as source.stac"
@@ -173,6 +168,12 @@ class ItemFile:
         stack = [(root, self.href)]
         while stack:
             document, href = stack.pop()
+            rels = _rels(document)
+            if "items" in rels and not rels & {"item", "child"}:
+                raise SourceError(
+                    f"{public_href(href)} is a collection of a STAC API: give the API's root as "
+                    f"source.stac, and {document.get('id')!r} in source.collections"
+                )
             children = []
             for link in document.get("links", []):
                 rel, target = link.get("rel"), link.get("href")
@@ -241,6 +242,10 @@ def _resolve(href: str) -> str:
                 "name a STAC file, or give the folder as source.rasters"
             )
     return _normal(path)
+
+
+def _rels(document: dict[str, Any]) -> set[Any]:
+    return {link.get("rel") for link in document.get("links") or () if isinstance(link, dict)}
 
 
 def _parse(data: bytes, name: str) -> dict[str, Any]:

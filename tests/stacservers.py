@@ -136,7 +136,8 @@ class Proxy:
     target
         Base URL of the server behind it.
     failures
-        (status, headers) to answer searches with, one each, until the list is used up.
+        (status, headers) to answer searches with, one each, until the list is used up; status 0
+        hangs up without an answer.
     edit
         Changes a page of items on its way back, or says nothing.
     searches
@@ -184,6 +185,9 @@ def proxy_server() -> Iterator[Proxy]:
                 state.searches.append(query if body is None else json.loads(body))
                 if state.failures:
                     status, headers = state.failures.pop(0)
+                    if not status:
+                        self.close_connection = True
+                        return
                     self._answer(status, b"", headers)
                     return
             wanted = {"Host": self.headers["Host"], "Content-Type": "application/json"}

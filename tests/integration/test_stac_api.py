@@ -120,7 +120,7 @@ def test_area_and_time(api, tmp_path):
 
 
 def test_sorted_and_limited(api):
-    assert numbers(api, sortby=["tens", "-id"], limit=3) == [90, 80, 70]  # ids are text
+    assert numbers(api, sortby=["properties.tens", "-id"], limit=3) == [90, 80, 70]  # ids are text
     assert api.searches[-1]["limit"] == 3
 
 

@@ -145,11 +145,11 @@ def test_pages_in_a_circle(api):
 
 
 def test_busy_servers_are_asked_again(api):
-    api.failures = [(503, {}), (429, {"Retry-After": "1"})]
+    api.failures = [(503, {}), (429, {"Retry-After": "1"}), (0, {})]
     start = time.monotonic()
     assert len(list(open_source({"stac": api.url}))) == COUNT
     assert time.monotonic() - start > 1
-    assert len(api.searches) == 5
+    assert len(api.searches) == 6
 
 
 def test_a_server_that_stays_busy(api):
@@ -241,6 +241,16 @@ def test_what_is_no_api(tmp_path, content, says):
     (tmp_path / "v1").write_text(text)
     with range_server(tmp_path) as server:
         assert says in refused(f"{server.url}/v1")
+
+
+def test_collections_whose_items_only_an_api_has(tmp_path):
+    """A catalog that can be browsed but not searched is no empty catalog."""
+    links = [{"rel": "items", "href": "./naip/items"}]
+    write_json(tmp_path / "naip.json", {"type": "Collection", "id": "naip", "links": links})
+    links = [{"rel": "child", "href": "./naip.json"}]
+    content = {"type": "Catalog", "id": "c", "conformsTo": [], "links": links}
+    path = write_json(tmp_path / "catalog.json", content)
+    assert "naip.json is a collection of a STAC API" in refused(str(path))
 
 
 def test_static_catalog_without_a_suffix(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import geopandas
 import pytest
@@ -19,7 +20,9 @@ SQUARE = box(-111, 44, -110, 45)
 def write_area(path, geometry=SQUARE, crs="EPSG:4326"):
     frame = geopandas.GeoDataFrame(geometry=[geometry], crs="EPSG:4326")
     frame = frame.to_crs(crs) if crs else frame.set_crs(None, allow_override=True)
-    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GDAL's, that a file without CRS is of little use
+        frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_file(path)
     return str(path)
 
 
