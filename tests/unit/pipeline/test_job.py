@@ -1,5 +1,6 @@
 """The job file: what loads, what is refused and in which words, and what makes two jobs the same."""
 
+import json
 import re
 from pathlib import Path
 
@@ -222,6 +223,7 @@ DECISIVE = {
         "bands": [3, 2, 1],
         "rescale": [0, 3000],
         "bbox": [-110.5, 44.8, -110.4, 45.0],
+        "intersects": {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [0, 1], [0, 0]]]},
     },
     "windows": {"size": 512, "overlap": 0.1, "resolution": 0.5},
     "detector": {"score_threshold": 0.4, "nms_iou": 0.4, "precision": "bf16"},
@@ -271,6 +273,9 @@ sizes = st.integers(1, 512)
             "stac": st.sampled_from(["a.json", "b.json"]),
             "datetime": st.just("2023"),
             "collections": st.just(["other"]),
+            "filter": st.just({"op": "=", "args": [{"property": "id"}, "a"]}),
+            "sortby": st.just(["-id"]),
+            "limit": sizes,
         },
     ),
 )
@@ -286,6 +291,16 @@ def test_the_fingerprint_does_not_change_with_what_leaves_rows_alone(
         cluster=cluster,
     )
     assert job.fingerprint(VERSIONS) == changed().fingerprint(VERSIONS)
+
+
+def test_the_fingerprint_knows_the_ground_and_not_the_name_of_its_file(tmp_path):
+    area = DECISIVE["source"]["intersects"]
+    path = tmp_path / "area.geojson"
+    path.write_text(json.dumps(area))
+    named = changed(source={"intersects": str(path)}).fingerprint(VERSIONS)
+    assert named == changed(source={"intersects": area}).fingerprint(VERSIONS)
+    path.write_text(json.dumps(area).replace("1", "2"))
+    assert named != changed(source={"intersects": str(path)}).fingerprint(VERSIONS)
 
 
 @given(st.permutations(list(yaml.safe_load(EXAMPLE))))
