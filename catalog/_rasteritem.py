@@ -23,6 +23,7 @@ _COMMON_NAMES = frozenset({"red", "green", "blue", "pan", "coastal", "rededge", 
 _COMPLEX = {"complex_int16": "cint16", "complex64": "cfloat32", "complex128": "cfloat64"}
 _BLOCK = 64  # pixels of which the ground size is taken: centimetre pixels would drown in rounding
 _NOMINAL = 0.01  # a projection's own pixel size is kept up to this deviation from the ground
+_EXACT = 2**53  # up to here floats hold every whole number
 _SHA2_256 = "1220"  # multihash: the code of the algorithm, and 32 bytes
 
 ASSET = "image"
@@ -182,7 +183,8 @@ def _number(value: float) -> float | int | str:
         return "nan"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    return int(value) if float(value).is_integer() else value
+    # Readers of JSON take larger numbers for floats anyway, and parquet has no integers for them.
+    return int(value) if float(value).is_integer() and abs(value) <= _EXACT else value
 
 
 def _bbox(footprint: Any) -> list[float]:

@@ -110,11 +110,15 @@ def create_catalog(
         the items don't fit into one table.
     JobError
         If the arguments make no sense.
+    OutputError
+        If `output` or a COG can't be written; COGs that are complete stay.
     """
     rule = TimeRule(datetime, datetime_pattern, datetime_from_mtime)
     suffix = Path(str(output)).suffix.lower()
     if suffix not in _SUFFIXES:
         raise JobError(f"{output} is neither .parquet nor .json: name the items' file so.")
+    parent, _, name = str(output).rpartition("/")
+    storage = open_storage(parent or ("/" if str(output).startswith("/") else "."))
     folder = None if cogify is None else Path(cogify).expanduser().absolute()
     if folder is not None:
         LocalStorage(folder).sweep_temporary()
@@ -122,6 +126,7 @@ def create_catalog(
     hrefs = [href for href in hrefs if not _lies_in(href, folder)]
     if not hrefs:
         raise SourceError(f"There is no raster but those in {folder}: name what to convert.")
+    storage.check_writable()  # before the work, not after hours of it
     report = CreateReport(total=len(hrefs), repeated=repeated)
     work = partial(_outcome, rule=rule, checksum=checksum, folder=folder)
     # GDAL compresses on all cores by itself, and each conversion takes memory.
@@ -134,8 +139,7 @@ def create_catalog(
             _, reason = report.failed[0]
             others = f" (and so on, {report.total} rasters)" if report.total > 1 else ""
             raise SourceError(f"No item can be written: {reason}{others}.")
-        parent, _, name = str(output).rpartition("/")
-        open_storage(parent or ("/" if str(output).startswith("/") else ".")).put_file(name, path)
+        storage.put_file(name, path)
     return report
 
 
@@ -217,11 +221,12 @@ def _write_parquet(items: Iterator[dict[str, Any]], path: Path, output: str) -> 
 
     try:
         write_items(items, path)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         # STAC writes NaN as text, so nodata may be text here and a number there.
+        reason = str(error).splitlines()[0]
         raise SourceError(
-            f"{output} can't hold these rasters in one table, since some have NaN for nodata and "
-            "some a number: name a .json file"
+            f"{output} can't hold these rasters in one table, as where some have NaN for nodata and "
+            f"some a number ({reason}): name a .json file"
         ) from None
 
 

@@ -149,6 +149,18 @@ def test_nan_and_numbers_do_not_share_a_column(tmp_path):
     assert len(created(names, tmp_path / "items.json", datetime="2022-06-01")) == 2
 
 
+def test_nodata_of_every_size_shares_a_column(tmp_path):
+    values = [0, -9999, 0.5, -3.4028234663852886e38, None]
+    names = [
+        make_raster(tmp_path / f"{number}.tif", dtype="float32", nodata=value)
+        for number, value in enumerate(values)
+    ]
+    for suffix in ("json", "parquet"):
+        items = created(names, tmp_path / f"items.{suffix}", datetime="2022-06-01")
+        bands = [item["assets"]["image"]["bands"][0] for item in items]
+        assert [band.get("nodata") for band in bands] == values
+
+
 def test_raster_without_georeferencing_has_null_geometry(tmp_path):
     path = make_raster(tmp_path / "plain.png", driver="PNG", crs=None, transform=Affine.identity())
     (item,) = created(path, tmp_path / "items.json", datetime="2022-06-01")
@@ -271,6 +283,9 @@ def test_nothing_is_written_without_an_item(tmp_path):
     with pytest.raises(SourceError, match=r"a\.tif has no tag .*\(and so on, 2 rasters\)"):
         create_catalog([str(tmp_path)], tmp_path / "items.parquet")
     assert not (tmp_path / "items.parquet").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        create_catalog([str(tmp_path)], tmp_path / "file" / "items.json", datetime="2022")
     with pytest.raises(JobError, match=r"neither \.parquet nor \.json"):
         create_catalog([str(tmp_path)], tmp_path / "items.csv")
 
