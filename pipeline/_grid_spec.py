@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pyproj import CRS
+from pyproj import CRS, Proj
 from pyproj.exceptions import CRSError
 
 from ..catalog.errors import JobError
@@ -52,6 +52,11 @@ class GridSpec:
                 f"crs is {self.crs!r}, which is no CRS that PROJ knows; write a code such as "
                 f"{EQUAL_AREA}."
             ) from None
+        if not (parsed.is_geographic or parsed.is_projected):
+            raise JobError(
+                f"crs is {self.crs!r}, which is neither projected nor geographic; take one such as "
+                f"{EQUAL_AREA}."
+            )
         if parsed.is_geographic and self.cell > 10:
             raise JobError(
                 f"cell is {self.cell:g}, but {self.crs} counts in degrees; take a small cell, or a "
@@ -74,6 +79,27 @@ class GridSpec:
     def wkt(self) -> str:
         """`crs` as WKT2."""
         return CRS.from_user_input(self.crs).to_wkt()
+
+
+def areal_spread(crs: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """How many times as much ground a cell holds at one of some places as at another; 1 for equal area.
+
+    Parameters
+    ----------
+    crs
+        Of the grid.
+    x, y
+        Map coordinates of the places; those that are none on earth don't count.
+    """
+    if CRS.from_user_input(crs).is_geographic:
+        scales = 1 / np.cos(np.radians(y[np.abs(y) < 90]))
+    else:
+        projection = Proj(crs)
+        lon, lat = projection(x, y, inverse=True)
+        there = np.isfinite(lon) & np.isfinite(lat)
+        scales = np.asarray(projection.get_factors(lon[there], lat[there]).areal_scale)
+    scales = scales[np.isfinite(scales)]
+    return float(scales.max() / scales.min()) if len(scales) else 1.0
 
 
 class Layer(NamedTuple):

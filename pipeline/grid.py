@@ -20,8 +20,8 @@ from ..catalog import Records
 from ..catalog.errors import JobError, OutputError
 from ._cells import HELD, CellSums, Tile
 from ._centroids import centroids
-from ._geo import transformer
-from ._grid_spec import GridSpec, Layer, layers_of
+from ._geo import to_map, transformer
+from ._grid_spec import EQUAL_AREA, GridSpec, Layer, areal_spread, layers_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,8 @@ log = logging.getLogger("geosweep")
 _ROWS = 65_536
 _MOST_VALUES = 256
 _NAMED_FILES = 3
+_EQUAL = 1.02
+"""Areas closer than this compare: UTM, which is not quite equal-area, passes."""
 
 
 class DetectionGrid:
@@ -168,7 +170,20 @@ def gather(
             f"{grid.outside:,} of {grid.inside + grid.outside:,} detections have no place in "
             f"{spec.crs} and are not in the grid (in {named})."
         )
+    spread = _spread(grid)
+    if spread > _EQUAL:
+        log.warning(
+            f"A cell of {spec.crs} holds up to {spread:.3g} times as much ground at one end of this "
+            f"grid as at another, so counts don't compare; take an equal-area CRS such as {EQUAL_AREA}."
+        )
     return grid
+
+
+def _spread(grid: DetectionGrid) -> float:
+    rows, columns = grid.shape
+    corner = np.array([0.0, 0.5, 1.0])
+    column, row = (values.ravel() for values in np.meshgrid(corner * columns, corner * rows))
+    return areal_spread(grid.spec.crs, *to_map(grid.transform, column, row))
 
 
 class CommittedFiles:

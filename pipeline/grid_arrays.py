@@ -85,7 +85,9 @@ def grid_dataset(
             variables[layer.name] = (("y", "x"), array, attributes)
     coordinates = _coordinates(grid)
     if spec.by is not None:
-        counted = [array for layer, array in zip(layers, arrays, strict=True) if layer.value]
+        counted = [
+            array for layer, array in zip(layers, arrays, strict=True) if layer.value is not None
+        ]
         stack = np.stack(counted) if counted else np.zeros((0, *grid.shape), np.int64)
         text = {"long_name": f"number of detections by {spec.by}"}
         variables["count_by"] = ((spec.by, "y", "x"), stack, text)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import geopandas as gpd
@@ -94,6 +95,34 @@ def test_a_grid_of_nothing_but_that_is_not_written(tmp_path):
         write_density(output, crs="+proj=gnom +lat_0=90")
 
 
+@pytest.mark.parametrize(
+    ("crs", "cell", "times"),
+    [
+        ("EPSG:6933", 1e5, None),
+        ("EPSG:3035", 1e5, None),
+        ("EPSG:32633", 1e4, None),
+        # 1 / cos² from 35° to 55°, and 1 / cos.
+        ("EPSG:3857", 1e4, r"2\.0"),
+        ("EPSG:4326", 0.1, r"1\.4"),
+    ],
+)
+def test_unequal_cells_are_warned_of(tmp_path, caplog, crs, cell, times):
+    output = output_of(tmp_path / "out", [rows_at([14, 15], [35, 55])])
+    with caplog.at_level(logging.WARNING, "geosweep"):
+        density_grid(output, cell=cell, crs=crs)
+    if times is None:
+        assert caplog.text == ""
+    else:
+        assert re.search(rf"A cell of {crs} holds up to {times}\d* times", caplog.text)
+
+
+def test_labels_may_be_empty(tmp_path):
+    output = output_of(tmp_path / "out", [rows_at([1, 1], [1, 1], label=["", None])])
+    grid = density_grid(output, by="label")
+    assert grid["label"].values.tolist() == ["", "(none)"]
+    assert grid["count_by"].values.ravel().tolist() == [1, 1]
+
+
 def test_cells_are_where_geopandas_puts_the_centroids(tmp_path):
     output = str(make_output(tmp_path, detections=400, imagery=False))
     grid = density_grid(output, cell=7.5, crs="EPSG:32612", by="cropmodel_label")
@@ -143,6 +172,7 @@ def test_an_output_without_detections_has_a_grid_without_cells(tmp_path):
         ({"cell": float("nan")}, "cell is nan, but must"),
         ({"crs": "EPSG:1"}, "crs is 'EPSG:1', which is no CRS that PROJ knows"),
         ({"crs": "EPSG:4326"}, "counts in degrees; take a small cell"),
+        ({"crs": "EPSG:4978"}, "neither projected nor geographic"),
         ({"by": "species"}, "which the rows don't have; take one of label"),
         ({"by": "score"}, "which is no text; take one of label"),
     ],
