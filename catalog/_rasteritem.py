@@ -6,6 +6,7 @@ import hashlib
 import math
 from typing import TYPE_CHECKING, Any
 
+from .errors import SourceError
 from .fetch import iter_bytes
 from .header import Header, Transform, header_of, outline
 from .hrefs import local_path, public_href
@@ -90,6 +91,11 @@ def add_file_info(item: dict[str, Any], href: str, *, checksum: bool) -> None:
     """
     asset = item["assets"][ASSET]
     if checksum:
+        if href.startswith("/vsi"):
+            raise SourceError(
+                f"{public_href(href)} can be read by GDAL alone, so not for its checksum: give its URL "
+                "or --no-checksum"
+            )
         digest, size = hashlib.sha256(), 0
         for chunk in iter_bytes(href):
             digest.update(chunk)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -316,6 +317,18 @@ def test_remote_rasters_and_an_object_store(tmp_path):
     assert item["assets"]["image"]["file:size"] == path.stat().st_size
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert item["assets"]["image"]["file:checksum"] == f"1220{digest}"
+
+
+def test_gdals_own_paths_have_no_checksum(tmp_path):
+    path = make_raster(tmp_path / "a.tif", tags=TAGGED)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "a.tif")
+    name = f"/vsizip/{tmp_path}/a.zip/a.tif"
+    with pytest.raises(SourceError, match="give its URL or --no-checksum"):
+        created(name, tmp_path / "items.json")
+    (item,) = created(name, tmp_path / "items.json", checksum=False)
+    (scene,) = open_source(tmp_path / "items.json")
+    assert scene.href == item["assets"]["image"]["href"] == name
 
 
 def test_without_checksum_remote_pixels_stay_where_they_are(tmp_path):
