@@ -7,7 +7,7 @@ import logging
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urljoin, urlsplit, urlunsplit
 
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
@@ -124,9 +124,10 @@ class ApiHttp(StacApiIO):
         while True:
             yield page
             following = next((x for x in page.get("links", []) if x.get("rel") == "next"), None)
-            if following is None:
+            if following is None or not following.get("href"):
                 return
-            key = json.dumps([following.get("href"), following.get("body")], sort_keys=True)
+            following["href"] = urljoin(url, following["href"])
+            key = json.dumps([following["href"], following.get("body")], sort_keys=True)
             if key in seen:
                 raise SourceError(f"{self.name} leads from page to page in a circle")
             seen.add(key)
@@ -159,8 +160,8 @@ class ApiHttp(StacApiIO):
             text = found if isinstance(found, str) else json.dumps(found)
         except (ValueError, AttributeError, TypeError, StopIteration):
             text = "" if "<html" in body.lower() else body
-        line = " ".join(text.split())
-        return self._discreet(line if len(line) <= 200 else f"{line[:199]}…")
+        line = self._discreet(" ".join(text.split()))
+        return line if len(line) <= 200 else f"{line[:199]}…"
 
     def _keep_secret(self, *secrets: str) -> None:
         # What is shorter says nothing, and blotting it out would make messages unreadable.

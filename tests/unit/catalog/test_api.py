@@ -137,7 +137,7 @@ def test_an_empty_page_is_not_the_end(api):
 
 def test_pages_in_a_circle(api):
     def turn(page):
-        page["links"] = [{"rel": "next", "href": f"{api.url}/search?limit=200&skip=0"}]
+        page["links"] = [{"rel": "next", "href": "search?limit=200&skip=0"}]
 
     api.edit = turn
     assert "in a circle" in refused(api.url)
