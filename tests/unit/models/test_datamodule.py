@@ -195,7 +195,7 @@ def test_regions_divide_an_image_by_hand(rows, caplog):
     assert [sorted(side) for side in windows] == [
         [(x, y, 50, 50) for x in (0, 50, 100)] for y in (0, 50)
     ]
-    assert not caplog.text
+    assert not [r for r in caplog.records if r.name.startswith("geosweep")]  # others log, too
     with pytest.raises(TrainingError, match=r"regions name b\.png, which has no annotations"):
         DetectionDataModule(one, train_regions={"b.png": [(0, 0, 9, 9)]}).setup()
     with pytest.raises(TrainingError, match="a share, which settles the regions"):
