@@ -11,6 +11,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from ..catalog.errors import RasterError
+from ..models.data.headers import band_number
 
 if TYPE_CHECKING:
     import rasterio
@@ -142,7 +143,9 @@ def _own_bands(
 ) -> tuple[int, ...]:
     wanted = selection.bands
     if wanted is not None:
-        indexes = tuple(_band_index(dataset, name, band, f"{key}.bands") for band in wanted)
+        indexes = tuple(
+            band_number(dataset, band, name=name, asker=f"{key}.bands") for band in wanted
+        )
         if selection.use == "detector" and len(indexes) != 3:
             raise RasterError(
                 f"source.bands names {len(indexes)} bands, but detectors take 3: write for "
@@ -165,20 +168,6 @@ def _own_bands(
         f"{name} has {len(colour)} bands and detectors take 3: say which with "
         "source.bands (CLI: --bands), for example [1, 2, 3], or [1, 1, 1] for grey."
     )
-
-
-def _band_index(dataset: rasterio.DatasetReader, name: str, band: int | str, asker: str) -> int:
-    if isinstance(band, str):
-        if band not in dataset.descriptions:
-            named = [text for text in dataset.descriptions if text]
-            raise RasterError(
-                f"{name} has no band named {band!r}; "
-                f"its bands are {', '.join(named) if named else f'1 to {dataset.count}, unnamed'}."
-            )
-        return dataset.descriptions.index(band) + 1
-    if not 1 <= band <= dataset.count:
-        raise RasterError(f"{name} has bands 1 to {dataset.count}, and {asker} asks for {band}.")
-    return band
 
 
 def _own_ranges(
@@ -231,7 +220,8 @@ def _crop_channels(
     indexes = own
     if request.bands is not None:
         indexes = tuple(
-            _band_index(dataset, name, band, f"crop model {crop}") for band in request.bands
+            band_number(dataset, band, name=name, asker=f"crop model {crop}")
+            for band in request.bands
         )
     if request.rescale is not None:
         ranges = _for_each(request.rescale, len(indexes), "crop_models.rescale")

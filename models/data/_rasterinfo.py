@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 from rasterio.warp import transform, transform_bounds
 
 from ...catalog.errors import RasterError
-from .headers import open_image, shown
+from .headers import band_number, open_image, shown
 
 if TYPE_CHECKING:
     import rasterio
@@ -146,7 +146,7 @@ def _choose_bands(
                 "example [1, 2, 3], or [1, 1, 1] for grey."
             )
     else:
-        bands = tuple(_band_number(dataset, band, file) for band in wanted)
+        bands = tuple(band_number(dataset, band, name=shown(file)) for band in wanted)
         if len(bands) != 3:
             raise RasterError(f"bands names {len(bands)} bands, but detectors take 3.")
     return bands  # type: ignore[return-value]
@@ -200,22 +200,6 @@ def _choose_level(
         if gsd * factor <= resolution * 1.001
     ]
     return fitting[-1] if fitting else (None, 1)
-
-
-def _band_number(dataset: rasterio.DatasetReader, band: int | str, file: str) -> int:
-    if isinstance(band, str):
-        if band not in dataset.descriptions:
-            named = [text for text in dataset.descriptions if text]
-            raise RasterError(
-                f"{shown(file)} has no band named {band!r}; "
-                f"its bands are {', '.join(named) if named else f'1 to {dataset.count}, unnamed'}."
-            )
-        return dataset.descriptions.index(band) + 1
-    if not 1 <= band <= dataset.count:
-        raise RasterError(
-            f"{shown(file)} has bands 1 to {dataset.count}, and bands asks for {band}."
-        )
-    return band
 
 
 def _pixel_area_m2(dataset: rasterio.DatasetReader) -> float:

@@ -134,20 +134,38 @@ def reason(error: BaseException) -> str:
     return " ".join(shown(word) for word in text.split(" "))
 
 
-def band_number(dataset: rasterio.DatasetReader, band: int | str) -> int:
+def band_number(
+    dataset: rasterio.DatasetReader,
+    band: int | str,
+    *,
+    name: str | None = None,
+    asker: str = "bands",
+) -> int:
     """The 1-based number of a band given by number or name.
+
+    Parameters
+    ----------
+    dataset
+        The open raster.
+    band
+        A 1-based number, or a band's description.
+    name, asker
+        What the raster is called in a message, and whose wish the band is.
 
     Raises
     ------
     RasterError
         If there is no such band.
     """
-    names = [name for name in dataset.descriptions if name]
-    if isinstance(band, str) and band in names:
+    name = name or shown(dataset.name)
+    if isinstance(band, str):
+        if band not in dataset.descriptions:
+            named = [text for text in dataset.descriptions if text]
+            raise RasterError(
+                f"{name} has no band named {band!r}; "
+                f"its bands are {', '.join(named) if named else f'1 to {dataset.count}, unnamed'}."
+            )
         return dataset.descriptions.index(band) + 1
-    if isinstance(band, str) or not 1 <= band <= dataset.count:
-        raise RasterError(
-            f"{shown(dataset.name)} has no band {band!r}; its bands are "
-            f"{', '.join(names) if names else f'1 to {dataset.count}, unnamed'}."
-        )
+    if not 1 <= band <= dataset.count:
+        raise RasterError(f"{name} has bands 1 to {dataset.count}, and {asker} asks for {band}.")
     return int(band)

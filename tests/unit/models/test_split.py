@@ -90,7 +90,7 @@ def test_many_bands_and_other_types(tmp_path, kind):
     split_raster(path, patch_size=100, save_dir=tmp_path / "two", bands=["nir", 1])
     with rasterio.open(tmp_path / "two" / "many_0_0.tif") as tile:
         np.testing.assert_array_equal(tile.read(), data[[3, 0], :100, :100])
-    with pytest.raises(RasterError, match="no band 'swir'; its bands are red, green"):
+    with pytest.raises(RasterError, match="no band named 'swir'; its bands are red, green"):
         split_raster(path, save_dir=tmp_path / "none", bands=["swir"])
 
 
