@@ -26,11 +26,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.add_typer(cli_models.app, name="models")
-app.add_typer(cli_catalog.app, name="catalog")
-app.command()(cli_density.density)
-app.command()(cli_evaluate.evaluate)
-app.add_typer(cli_train.app, name="train")
 
 EngineOption = Annotated[str, typer.Option(help="ray (actors) or local (this process).")]
 AddressOption = Annotated[
@@ -167,6 +162,14 @@ def map_(
     from .map import write_map
 
     out.print(f"map: {write_map(output, path)}", soft_wrap=True)
+
+
+# Here, so that `geosweep --help` lists them after the commands above.
+app.command()(cli_density.density)
+app.command()(cli_evaluate.evaluate)
+app.add_typer(cli_train.app, name="train")
+app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_catalog.app, name="catalog")
 
 
 def _run(
