@@ -77,10 +77,10 @@ class LevelHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits, offsets = self.classes(x), self.boxes(x)
-        return _per_anchor(logits, self.num_classes), _per_anchor(offsets, 4)
+        return per_anchor(logits, self.num_classes), per_anchor(offsets, 4)
 
 
-def _per_anchor(x: Tensor, values: int) -> Tensor:
+def per_anchor(x: Tensor, values: int) -> Tensor:
     """(B, A·K, H, W) -> (B, H·W·A, K), the order of torchvision's anchors."""
     batch, _, height, width = x.shape
     return (

@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.models.detection import RetinaNet
 
 from ...catalog.errors import ModelError
+from .._singleshot import per_anchor
 from .._threads import cpu_threads
 from .engines import Engine
 
@@ -67,7 +68,7 @@ class _Carrier(nn.Module):
         return OrderedDict((str(i), level) for i, level in enumerate(self.engine(images)))
 
 
-class _Unpack(nn.Module):
+class Unpack(nn.Module):
     """Stands for a head: maps to the rows that torchvision's anchors are in."""
 
     def __init__(self, anchors: int, classes: int) -> None:
@@ -81,13 +82,6 @@ class _Unpack(nn.Module):
             logits.append(per_anchor(first, self.classes))
             offsets.append(per_anchor(second, BOX))
         return {"cls_logits": torch.cat(logits, 1), "bbox_regression": torch.cat(offsets, 1)}
-
-
-def per_anchor(maps: Tensor, values: int) -> Tensor:
-    """(B, A·V, H, W) -> (B, H·W·A, V), the order of torchvision's anchors."""
-    batch, _, height, width = maps.shape
-    rows = maps.view(batch, -1, values, height, width).permute(0, 3, 4, 1, 2)
-    return rows.reshape(batch, -1, values)
 
 
 def accelerate(
@@ -144,14 +138,13 @@ def dense_part(network: nn.Module, name: str, backend: str) -> DenseNetwork:
     return DenseNetwork(network).eval()
 
 
-def classes_and_anchors(network: RetinaNet) -> tuple[int, int]:
-    """Return the number of classes, and of anchors at a place."""
+def unpacking(network: RetinaNet) -> Unpack:
+    """Return what makes a head's outputs of the maps that `DenseNetwork` gives."""
     generator: Any = network.anchor_generator
     anchors = generator.num_anchors_per_location()[0]
     head: Any = network.head
-    if hasattr(head, "levels"):
-        return head.levels[0].num_classes, anchors
-    return head.classification_head.num_classes, anchors
+    classes = head.levels[0] if hasattr(head, "levels") else head.classification_head
+    return Unpack(anchors, classes.num_classes)
 
 
 def with_engine(network: RetinaNet, engine: Callable[[Tensor], tuple[Tensor, ...]]) -> RetinaNet:
@@ -164,8 +157,7 @@ def with_engine(network: RetinaNet, engine: Callable[[Tensor], tuple[Tensor, ...
     engine
         Does what `DenseNetwork.forward` does.
     """
-    classes, anchors = classes_and_anchors(network)
     twin = copy.copy(network)
-    parts = {"backbone": _Carrier(engine), "head": _Unpack(anchors, classes)}
+    parts = {"backbone": _Carrier(engine), "head": unpacking(network)}
     twin._modules = {**network._modules, **parts}
     return twin.eval()

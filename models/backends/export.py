@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import clip_boxes_to_image
 
 from ...catalog.errors import ModelError
-from .dense import classes_and_anchors, dense_part, per_anchor
+from .dense import dense_part, unpacking
 from .engines import check_backend, onnx_bytes, quietly
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ..info import ModelInfo
 
 _SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
-_CLIP = 4.135166556742356  # log(1000 / 16), torchvision's bound on how much an anchor may grow
 
 
 class BoxNetwork(nn.Module):
@@ -33,15 +33,14 @@ class BoxNetwork(nn.Module):
 
     mean: Tensor
     std: Tensor
-    centres: Tensor
-    sides: Tensor
+    anchors: Tensor
     factors: Tensor
-    limits: Tensor
 
     def __init__(self, network: RetinaNet, dense: nn.Module, height: int, width: int) -> None:
         super().__init__()
         self.dense = dense
-        self.classes, self.anchors_each = classes_and_anchors(network)
+        self.unpack = unpacking(network)
+        self.box_coder: Any = network.box_coder
         transform: Any = network.transform
         with torch.no_grad():
             ready, _ = transform([torch.zeros(3, height, width)])
@@ -56,25 +55,19 @@ class BoxNetwork(nn.Module):
         )
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
-        self.register_buffer("centres", (anchors[:, :2] + anchors[:, 2:]) / 2)
-        self.register_buffer("sides", anchors[:, 2:] - anchors[:, :2])
+        self.register_buffer("anchors", anchors)
         factors = [w / i for w, i in zip((width, height), self.inner[::-1], strict=True)]
         self.register_buffer("factors", torch.tensor(factors * 2))
-        self.register_buffer("limits", torch.tensor([width, height] * 2, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = (images - self.mean) / self.std
         if self.inner != self.outer:
             x = nn.functional.interpolate(x, self.inner, mode="bilinear", align_corners=False)
         below, right = (p - i for p, i in zip(self.padded, self.inner, strict=True))
-        levels = self.dense(nn.functional.pad(x, (0, right, 0, below)))
-        cut = self.anchors_each * self.classes
-        logits = torch.cat([per_anchor(level[:, :cut], self.classes) for level in levels], 1)[0]
-        offsets = torch.cat([per_anchor(level[:, cut:], 4) for level in levels], 1)[0]
-        centres = self.centres + offsets[:, :2] * self.sides
-        half = self.sides * offsets[:, 2:].clamp(max=_CLIP).exp() / 2
-        boxes = torch.cat([centres - half, centres + half], 1) * self.factors
-        return boxes.clamp(min=0).minimum(self.limits), logits.sigmoid()
+        outputs = self.unpack(self.dense(nn.functional.pad(x, (0, right, 0, below))))
+        boxes = self.box_coder.decode_single(outputs["bbox_regression"][0], self.anchors)
+        boxes = clip_boxes_to_image(boxes, self.inner) * self.factors
+        return boxes, outputs["cls_logits"][0].sigmoid()
 
 
 def export_detector(
