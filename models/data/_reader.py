@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from ...catalog.errors import RasterError
 from ._rasterinfo import MAX_DECODED_BYTES, RasterInfo, describe_raster
-from .headers import is_remote, open_image, shown
+from .headers import is_remote, open_image, reason, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,11 +139,5 @@ class RasterReader:
             return dataset.read(list(info.bands), window=window)
         except (RasterioError, OSError) as error:
             # GDAL's own words may repeat a signed URL.
-            reason = "" if is_remote(info.file) else f" ({_reason(error)})"
-            raise RasterError(f"{shown(info.file)} can't be read at {window}{reason}.") from None
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error) or type(error).__name__).strip().rstrip(".")
+            why = "" if is_remote(info.file) else f" ({reason(error)})"
+            raise RasterError(f"{shown(info.file)} can't be read at {window}{why}.") from None

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import yaml
+
 from ...catalog.errors import TrainingError
 from ...catalog.strict import Block, checked, read_yaml
 from .config import TrainerConfig
@@ -67,6 +69,11 @@ class TrainingConfig(Block):
     def output(self) -> Path:
         """The output folder."""
         return Path(self.trainer.output).expanduser()
+
+    def write(self) -> None:
+        """Write the whole configuration into the output folder, as it was used."""
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        (self.output / CONFIG).write_text(text, encoding="utf-8")
 
 
 def _replaced(content: Any, path: list[str], value: Any) -> Any:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
-import yaml
 
 from ...catalog.errors import ModelError, TrainingError
 from .._checkpoints import load_checkpoint
 from .._cropfit import confusion_metrics
 from ..cropmodel import CropModel
 from ..data.cropsets import is_crop_folder
-from .base import BEST, CHECKPOINTS, CONFIG, LAST, WEIGHTS, check_output, fit
+from .base import BEST, CHECKPOINTS, LAST, WEIGHTS, check_output, fit
 from .cropconfig import CropData, CropNetwork, CropTraining
 from .trainer import make_trainer
 
@@ -232,8 +231,7 @@ def _write(
         "training_data": ", ".join(names),
     }
     model.save_pretrained(output, particulars=particulars)
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    (output / CONFIG).write_text(text, encoding="utf-8")
+    config.write()
     if confusion is None:
         return
     content = {"crops": {"train": model.class_counts()}, **metrics}

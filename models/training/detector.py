@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
-import yaml
 from lightning.pytorch.callbacks import Timer
 
 from .._checkpoints import load_checkpoint, without_prefix
 from .._weights import METADATA_KEY
 from ..data.datamodule import DetectionDataModule
-from .base import BEST, CHECKPOINTS, CONFIG, LAST, WEIGHTS, check_output, fit
+from .base import BEST, CHECKPOINTS, LAST, WEIGHTS, check_output, fit
 from .detectorconfig import DetectorTraining
 from .lrfinder import suggest_learning_rate
 from .module import MONITOR, DetectorModule
@@ -116,8 +115,7 @@ def train_detector(
     if trainer.is_global_zero:
         module.extra |= {"metrics": metrics, "training": _story(trainer, config)}
         module.save(path)
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        (output / CONFIG).write_text(text, encoding="utf-8")
+        config.write()
         _log.info("trained detector: %s", path)
     return TrainedDetector(path, metrics, module.labels)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
-import yaml
 
 from ...catalog.errors import ModelError
 from .._backbones import LITE0, load_backbone
@@ -20,7 +19,7 @@ from ..data.datamodule import DetectionDataModule
 from ..loading import load_detector
 from ..tilefilter import TileFilter
 from ._tilevalidation import check_objects, choose_on, seconds_per_window, validate_tilefilter
-from .base import BEST, CHECKPOINTS, CONFIG, LAST, WEIGHTS, check_output, fit
+from .base import BEST, CHECKPOINTS, LAST, WEIGHTS, check_output, fit
 from .tileconfig import TileFilterTraining, TileModel
 from .tilemodule import TileFilterModule
 from .trainer import make_trainer
@@ -157,8 +156,7 @@ def train_tilefilter(
     path = output / WEIGHTS
     if trainer.is_global_zero:
         trained.tile_filter.save(path)
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        (output / CONFIG).write_text(text, encoding="utf-8")
+        config.write()
         _log.info("trained tile filter: %s", path)
     return replace(trained, path=path)
 
