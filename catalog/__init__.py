@@ -15,7 +15,7 @@ from .errors import (
 from .gdal import gdal_env
 from .hrefs import gdal_path, public_href, scrub
 from .records import Records, SceneRecord
-from .scene import Scene
+from .scene import Access, Scene, SideAsset
 from .sources import Source, open_source
 from .spec import SourceSpec
 from .stacitems import from_item, to_item
@@ -23,6 +23,7 @@ from .storage import MissingKeyError, Storage, open_storage
 from .validate import OutputCheck, validate_output
 
 __all__ = [
+    "Access",
     "ClusterError",
     "CreateReport",
     "GeosweepError",
@@ -35,6 +36,7 @@ __all__ = [
     "Records",
     "Scene",
     "SceneRecord",
+    "SideAsset",
     "Source",
     "SourceError",
     "SourceSpec",

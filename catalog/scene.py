@@ -15,20 +15,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """How a bucket wants to be asked, as the STAC storage extension says.
+
+    Parameters
+    ----------
+    region
+        Of the bucket; None for the environment's.
+    requester_pays
+        Whether whoever reads is charged, and has to say that they agree.
+    """
+
+    region: str | None = None
+    requester_pays: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SideAsset:
-    """Another raster of a scene's item, from which a crop model wants its crops.
+    """Another raster of a scene's item: a band of its own, or one that crop models cut from.
 
     Parameters
     ----------
     href
         An unsigned URL or an absolute path.
-    updated, checksum
+    updated, checksum, access
         As for a `Scene`.
     """
 
     href: str
     updated: str | None = None
     checksum: str | None = None
+    access: Access = Access()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,12 @@ class Scene:
         Such a scene is still planned, and ends as a failed record.
     assets
         Other rasters of the item that the job asks for, by the asset's key.
+    access
+        How the bucket of `href` wants to be asked.
+    bands
+        The rasters of one band each that make up the scene, by the asset's key, in the order in which
+        the job names them. Empty where one raster has all bands; else `href`, `asset` and the like are
+        the first one's.
     """
 
     id: str
@@ -76,6 +99,8 @@ class Scene:
     shape: tuple[int, int] | None = None
     error: str | None = None
     assets: Mapping[str, SideAsset] = field(default_factory=dict, hash=False)
+    access: Access = Access()
+    bands: Mapping[str, SideAsset] = field(default_factory=dict, hash=False)
 
     @property
     def source_version(self) -> str:
@@ -84,6 +109,7 @@ class Scene:
         Signing the same URL anew does not change it.
         """
         parts = [stable_href(self.href), self.asset, self.updated, self.checksum]
-        for key, other in sorted(self.assets.items()):
+        # Bands keep the order in which they are read.
+        for key, other in [*sorted(self.assets.items()), *self.bands.items()]:
             parts += [key, stable_href(other.href), other.updated, other.checksum]
         return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:16]
