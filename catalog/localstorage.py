@@ -69,8 +69,11 @@ class LocalStorage:
         with Path(path).open("rb") as source:
             self._write(key, lambda file: shutil.copyfileobj(source, file, 1 << 20), os.replace)
 
-    def list(self, prefix: str = "", suffix: str = "") -> Iterator[str]:
+    def list(self, prefix: str = "", suffix: str = "", *, sort: bool = True) -> Iterator[str]:
         start = self._root / prefix if prefix else self._root
+        if not sort:
+            yield from (key for key in self._scan(prefix) if key.endswith(suffix))
+            return
         for folder, folders, names in os.walk(start):
             folders.sort()
             for name in sorted(names):
@@ -101,6 +104,25 @@ class LocalStorage:
                     path.unlink()
                     removed += 1
         return removed
+
+    def _scan(self, prefix: str) -> Iterator[str]:
+        """Yield the keys below a folder as the disk has them."""
+        folders = [prefix.rstrip("/")]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = os.scandir(self._root / folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise StorageError(f"{self.uri(folder)} can't be read: {error.strerror}") from None
+            with entries:
+                for entry in entries:
+                    key = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(key)
+                    elif not entry.name.startswith(TEMPORARY):
+                        yield key
 
     def _write(
         self,

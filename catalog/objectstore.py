@@ -113,7 +113,7 @@ class ObjectStorage:
         with self._errors(key):
             obstore.put(self._store, check_key(key), Path(path))
 
-    def list(self, prefix: str = "", suffix: str = "") -> Iterator[str]:
+    def list(self, prefix: str = "", suffix: str = "", *, sort: bool = True) -> Iterator[str]:
         import obstore
 
         with self._errors(prefix):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +22,7 @@ Status = Literal["succeeded", "empty", "failed"]
 
 ITEMS = "items/"
 COLLECTION = "collection.json"
+_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,9 @@ class Records:
         self._storage = storage
         self._collection_id = collection_id
 
-    def ids(self) -> Iterator[str]:
-        """Yield the ids of all recorded scenes, sorted by key."""
-        for key in self._storage.list(ITEMS, ".json"):
+    def ids(self, *, sort: bool = True) -> Iterator[str]:
+        """Yield the ids of all recorded scenes, sorted by key unless that is not asked for."""
+        for key in self._storage.list(ITEMS, ".json", sort=sort):
             yield key.removeprefix(ITEMS).removesuffix(".json")
 
     def read(self, scene_id: str) -> SceneRecord | None:
@@ -120,17 +124,34 @@ class Records:
 
     def all(self) -> Iterator[SceneRecord]:
         """Yield every record, sorted by key, one at a time."""
-        for scene_id in self.ids():
-            record = self.read(scene_id)
-            if record is not None:  # removed since it was listed
-                yield record
+        for item in self.items():
+            yield self._parsed(str(item.get("id")), item)
 
-    def items(self) -> Iterator[dict[str, Any]]:
-        """Yield every item as stored, sorted by key, one at a time."""
-        for scene_id in self.ids():
-            item = self.read_item(scene_id)
-            if item is not None:
+    def items(self, *, sort: bool = True) -> Iterator[dict[str, Any]]:
+        """Yield every item as stored, sorted by key unless that is not asked for.
+
+        Few are in memory at a time; of an object store, many are on their way.
+        """
+        for item in self._fetched(self.ids(sort=sort)):
+            if item is not None:  # removed since it was listed
                 yield item
+
+    def _fetched(self, ids: Iterator[str]) -> Iterator[dict[str, Any] | None]:
+        if self._storage.local_path(COLLECTION) is not None:
+            yield from map(self.read_item, ids)  # parsing holds the GIL: threads would not help
+            return
+        with ThreadPoolExecutor(_THREADS, "geosweep-records") as pool:
+            coming: deque[Future[dict[str, Any] | None]] = deque()
+            try:
+                for scene_id in ids:
+                    coming.append(pool.submit(self.read_item, scene_id))
+                    if len(coming) == 2 * _THREADS:
+                        yield coming.popleft().result()
+                while coming:
+                    yield coming.popleft().result()
+            finally:
+                for future in coming:
+                    future.cancel()
 
     def commit(self, record: SceneRecord, *, replace: bool) -> bool:
         """Store a record; from then on readers see the scene's rows.
@@ -173,13 +194,20 @@ class Records:
     def _parsed(self, scene_id: str, item: dict[str, Any]) -> SceneRecord:
         from .stacitems import from_item
 
-        try:
+        with record_errors(self._storage, scene_id):
             return from_item(item)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise OutputError(
-                f"{self._storage.uri(item_key(scene_id))} is not a geosweep record "
-                f"({type(error).__name__}: {error}): remove it to have the scene redone"
-            ) from None
+
+
+@contextmanager
+def record_errors(storage: Storage, scene_id: str) -> Iterator[None]:
+    """Turn what is raised over an item that is no record into OutputError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OutputError(
+            f"{storage.uri(item_key(scene_id))} is not a geosweep record "
+            f"({type(error).__name__}: {error}): remove it to have the scene redone"
+        ) from None
 
 
 def item_key(scene_id: str) -> str:

@@ -55,8 +55,11 @@ class Storage(Protocol):
         """Store a copy of the local file `path`, replacing what was there."""
         ...
 
-    def list(self, prefix: str = "", suffix: str = "") -> Iterator[str]:
-        """Yield the keys below the folder `prefix` that end in `suffix`; sorted within a folder."""
+    def list(self, prefix: str = "", suffix: str = "", *, sort: bool = True) -> Iterator[str]:
+        """Yield the keys below the folder `prefix` that end in `suffix`; sorted within a folder.
+
+        Without `sort` in any order, and then a folder's names are never in memory all at once.
+        """
         ...
 
     def delete(self, key: str) -> None:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..catalog.hrefs import public_href, scrub
 from ..catalog.records import Records, SceneRecord
@@ -16,6 +16,7 @@ from .settings import software_versions
 
 if TYPE_CHECKING:
     from ..catalog import Storage
+    from ..catalog.ledger import Standing
     from .collect import SceneDetections
     from .scene_reader import SceneHeader, SceneTask
     from .settings import Settings
@@ -151,13 +152,6 @@ class Committer:
 def _settled(old: SceneRecord, new: SceneRecord) -> bool:
     """Whether the record that stands is as good as ours: a failure never replaces a result."""
     return old.version == new.version and (old.status != "failed" or new.status == "failed")
-
-
-class Standing(NamedTuple):
-    """What must be known of a record to tell whether its scene is done."""
-
-    version: str
-    status: str
 
 
 def finished(record: SceneRecord | Standing | None, version: str, *, retry_failed: bool) -> bool:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ..catalog import Records, Storage, open_storage
 from ..catalog.collection import read_collection, write_collection, write_snapshot
 from ..catalog.errors import JobError, OutputError
-from .commit import SceneOutcome, Standing, finished
+from ..catalog.ledger import Ledger
+from .commit import SceneOutcome, finished
 from .planner import ScenePlan
 from .progress import RunProgress
 from .result import COUNTS, Failure, Result
@@ -173,22 +174,22 @@ class _Todo:
         overwrite: bool,
     ) -> None:
         self._plan = plan
-        recorded: dict[str, Standing] = {}
-        if not overwrite:
-            for record in Records(storage).all():
-                recorded[record.scene.id] = Standing(record.version, record.status)
-        self._numbers = array(
-            "Q",
-            (
-                number
-                for number, task in enumerate(plan.tasks())
-                if not finished(
-                    recorded.get(task.scene.id),
-                    settings.scene_version(task),
-                    retry_failed=retry_failed,
-                )
-            ),
-        )
+        if overwrite:
+            self._numbers = array("Q", range(len(plan.scenes)))
+            return
+        with Ledger.read(storage) as ledger:
+            self._numbers = array(
+                "Q",
+                (
+                    number
+                    for number, task in enumerate(plan.tasks())
+                    if not finished(
+                        ledger.get(task.scene.id),
+                        settings.scene_version(task),
+                        retry_failed=retry_failed,
+                    )
+                ),
+            )
 
     @property
     def count(self) -> int:
