@@ -210,6 +210,20 @@ def record_errors(storage: Storage, scene_id: str) -> Iterator[None]:
         ) from None
 
 
+def own_file(record: SceneRecord) -> bool:
+    """Whether a record's rows lie in a file of their own, named by scene and version.
+
+    Otherwise they share one, and are those of its rows that have the record's `scene_id`; such a file
+    is not to be removed when the scene goes.
+    """
+    return record.data is not None and is_own_file(record.data, record.scene.id, record.version)
+
+
+def is_own_file(data: str, scene_id: str, version: str) -> bool:
+    """Whether the data file under this key is that of one scene and version alone."""
+    return data.rpartition("/")[2] == f"{scene_id}-{version}.parquet"
+
+
 def item_key(scene_id: str) -> str:
     """Return the key of a scene's item."""
     return f"{ITEMS}{scene_id}.json"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..catalog.hrefs import public_href, scrub
-from ..catalog.records import Records, SceneRecord
+from ..catalog.records import Records, SceneRecord, own_file
+from .partition import partition_folder
 from .rows import build_table, write_geoparquet
 from .settings import software_versions
 
@@ -136,16 +137,16 @@ class Committer:
         # written by a run at our side.
         old = self._records.read(task.scene.id)
         if old is not None and _settled(old, record):
+            # Its rows may have moved into a shared file; then nobody will ever point to ours.
+            if data is not None and old.data != data:
+                self._storage.delete(data)
             return
         self._records.commit(record, replace=True)
-        if old is not None and old.data is not None and old.data != data:
+        if old is not None and old.data is not None and old.data != data and own_file(old):
             self._storage.delete(old.data)
 
     def _data_key(self, task: SceneTask, version: str) -> str:
-        folder = "data"
-        if self._settings.job.output.partition == "year":
-            time = task.scene.datetime
-            folder = f"data/year={time.year if time else 'unknown'}"
+        folder = partition_folder(self._settings.job.output.partition, task.scene)
         return f"{folder}/{task.scene.id}-{version}.parquet"
 
 

@@ -107,15 +107,8 @@ class OutputSpec(Block):
     """Where the dataset goes. `crs: null` keeps pixel coordinates."""
 
     path: str
-    partition: Literal["none", "year"] = "none"
+    partition: Literal["none", "year", "h3"] = "none"
     crs: str | None = "EPSG:4326"
-
-    @field_validator("partition", mode="before")
-    @classmethod
-    def _no_h3_yet(cls, value: Any) -> Any:
-        if value == "h3":
-            raise ValueError("this version can't partition by H3 yet; choose 'none' or 'year'")
-        return value
 
     @field_validator("path")
     @classmethod

@@ -3,16 +3,20 @@
 import json
 import multiprocessing
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import geopandas as gpd
+import h3
 import numpy as np
 import pytest
 from rasterio.transform import from_origin
+from shapely import MultiPolygon, box
 
 from geosweep.catalog import Records, Scene, open_storage
 from geosweep.catalog.collection import write_collection
 from geosweep.catalog.errors import OutputError
+from geosweep.catalog.records import own_file
 from geosweep.pipeline import Job
 from geosweep.pipeline.collect import SceneDetections
 from geosweep.pipeline.commit import Committer, finished
@@ -213,16 +217,54 @@ def test_reasons_do_not_tell_secrets(tmp_path):
     assert "SECRET" not in (tmp_path / "items" / "scene.json").read_text()
 
 
+SQUARE = box(-110.8, 44.8, -110.6, 45.0)  # its centroid: 44.9 N, 110.7 W
+SPLIT = MultiPolygon([box(179, -17, 180, -16), box(-180, -17, -179.9, -16)])
+
+
 @pytest.mark.parametrize(
-    ("time", "folder"),
-    [(datetime(2022, 6, 1, tzinfo=UTC), "data/year=2022"), (None, "data/year=unknown")],
+    ("partition", "scene", "folder"),
+    [
+        ("year", {"time": datetime(2022, 6, 1, tzinfo=UTC)}, "data/year=2022"),
+        ("year", {}, "data/year=unknown"),
+        ("h3", {"footprint": SQUARE}, "data/h3=832896fffffffff"),
+        ("h3", {"footprint": SPLIT}, f"data/h3={h3.latlng_to_cell(-16.5, 179.5, 3)}"),
+        ("h3", {}, "data/h3=unknown"),
+    ],
 )
-def test_years_have_their_own_folders(tmp_path, time, folder):
-    task = task_for(time=time)
-    committer_in(tmp_path, partition="year").succeed(task, HEADER, detections(1), {})
+def test_partitions_have_their_own_folders(tmp_path, partition, scene, folder):
+    task = task_for(**scene)
+    committer_in(tmp_path, partition=partition).succeed(task, HEADER, detections(1), {})
     (name,) = data_files(tmp_path)
     assert name.startswith(f"{folder}/scene-")
     assert record_in(tmp_path).data == name
+
+
+def share(output):
+    """Move a scene's rows into a file of several, as compact does; its key."""
+    record = record_in(output)
+    key = "data/part-0.parquet"
+    (output / record.data).rename(output / key)
+    Records(open_storage(str(output))).commit(replace(record, data=key), replace=True)
+    return key
+
+
+def test_a_shared_file_outlives_a_scene_that_is_replaced(tmp_path):
+    committer = committer_in(tmp_path)
+    committer.succeed(task_for(), HEADER, detections(3), {})
+    assert own_file(record_in(tmp_path))
+    shared = share(tmp_path)
+    assert not own_file(record_in(tmp_path))
+    newer = task_for(updated="2024-05-01T00:00:00Z")
+    committer.succeed(newer, HEADER, detections(2), {})
+    assert data_files(tmp_path) == sorted([record_in(tmp_path).data, shared])
+
+
+def test_a_repeat_of_a_scene_in_a_shared_file_leaves_no_second_file(tmp_path):
+    committer = committer_in(tmp_path)
+    committer.succeed(task_for(), HEADER, detections(3), {})
+    shared = share(tmp_path)
+    committer.succeed(task_for(), HEADER, detections(3), {})
+    assert data_files(tmp_path) == [record_in(tmp_path).data] == [shared]
 
 
 def test_a_scene_is_finished_only_for_the_very_version(tmp_path):
