@@ -120,4 +120,4 @@ def _get_object(href: str) -> GetResult:
     from .objectstore import connect
 
     folder, _, name = href.rpartition("/")
-    return obstore.get(connect(folder), name)
+    return obstore.get(connect(folder, reading=True), name)

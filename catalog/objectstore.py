@@ -9,8 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._s3settings import reads_unsigned, s3_endpoint
+from ._storefaults import fault
 from .errors import OutputError, StorageError
-from .hrefs import public_href, scrub
+from .hrefs import public_href
 from .storage import MissingKeyError, check_key
 
 if TYPE_CHECKING:
@@ -22,8 +24,16 @@ _RETRY: dict[str, Any] = {"max_retries": 5, "retry_timeout": timedelta(seconds=6
 _memory: dict[str, MemoryStore] = {}
 
 
-def connect(url: str) -> ObjectStore:
+def connect(url: str, *, reading: bool = False) -> ObjectStore:
     """Return obstore's store for the folder at `url`; credentials come from the environment.
+
+    Parameters
+    ----------
+    url
+        ``scheme://bucket/folder``.
+    reading
+        Whether imagery and catalogs are to be read: ``AWS_NO_SIGN_REQUEST``, GDAL's word for public
+        buckets, then holds here, too. Outputs are always written with credentials.
 
     Raises
     ------
@@ -41,12 +51,15 @@ def connect(url: str) -> ObjectStore:
         return _memory.setdefault(url.rstrip("/"), store.MemoryStore())
     if not url.partition("://")[2].strip("/"):
         raise OutputError(f"{url} names no bucket: write {scheme}://bucket/prefix")
+    s3 = scheme.startswith("s3")
+    endpoint = s3_endpoint() if s3 else os.environ.get("AZURE_STORAGE_ENDPOINT")
     # Options given here hide the environment's, so that this one has to be passed on.
-    options = {**_CLIENT, "allow_http": _http_allowed()}
+    options = {**_CLIENT, "allow_http": (endpoint or "").startswith("http://")}
+    extra = {"skip_signature": True} if s3 and reading and reads_unsigned() else {}
     try:
-        return store.from_url(url, client_options=options, retry_config=_RETRY)  # type: ignore[arg-type]
+        return store.from_url(url, client_options=options, retry_config=_RETRY, **extra)  # type: ignore[arg-type]
     except Exception as error:
-        raise OutputError(f"{public_href(url)} can't be used: {_first_line(error)}") from None
+        raise OutputError(f"{public_href(url)} can't be used: {fault(error)}") from None
 
 
 class ObjectStorage:
@@ -79,6 +92,15 @@ class ObjectStorage:
 
         with self._errors(key):
             return bytes(obstore.get(self._store, check_key(key)).bytes())
+
+    def get_file(self, key: str, path: Path) -> None:
+        import obstore
+
+        with self._errors(key):
+            chunks = obstore.get(self._store, check_key(key)).stream()
+            with Path(path).open("wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
 
     def exists(self, key: str) -> bool:
         import obstore
@@ -142,32 +164,12 @@ class ObjectStorage:
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import BaseError
 
         try:
             yield
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise StorageError(f"{self.uri()}: there is no such bucket") from None
-            raise MissingKeyError(f"{self.uri(key)} does not exist") from None
-        except (PermissionDeniedError, UnauthenticatedError):
-            raise StorageError(
-                f"{self.uri(key)}: access denied, check the credentials in the environment"
-            ) from None
         except (BaseError, ValueError, OSError) as error:
-            raise StorageError(f"{self.uri(key)} can't be reached: {_first_line(error)}") from None
-
-
-def _http_allowed() -> bool:
-    endpoints = (
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_ENDPOINT",
-        "AZURE_STORAGE_ENDPOINT",
-    )
-    return any(os.environ.get(name, "").startswith("http://") for name in endpoints)
-
-
-def _first_line(error: Exception) -> str:
-    lines = scrub(str(error)).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+            why = fault(error)
+            if isinstance(error, FileNotFoundError) and "bucket" not in why:
+                raise MissingKeyError(f"{self.uri(key)} does not exist") from None
+            raise StorageError(f"{self.uri(key)} can't be reached: {why}") from None
