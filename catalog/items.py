@@ -3,68 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from .errors import RasterError, SourceError
-from .header import Header, local_stamp, outline, read_header
-from .hrefs import is_remote, local_path
+from .errors import RasterError
+from .header import local_stamp, outline, read_header
+from .hrefs import local_path
 from .intervals import Interval, parse_time
-from .itemfiles import absolute_href, href_suffix
-from .rasters import RASTER_SUFFIXES
+from .itemfiles import absolute_href
 from .scene import Scene, SideAsset
-
-_IMAGE_TYPES = ("image/tiff", "image/jp2", "image/png", "image/jpeg", "image/vnd.stac.geotiff")
-_SIDE_ROLES = frozenset({"thumbnail", "overview", "metadata", "visual-thumbnail"})
-
-
-class NoAssetError(SourceError):
-    """The item has no asset to sweep."""
-
-
-def choose_asset(item: dict[str, Any], wanted: str | None, source: str) -> str:
-    """Return the key of the asset to sweep.
-
-    Parameters
-    ----------
-    item
-        A STAC item.
-    wanted
-        The job's ``source.asset``. Without it the item must have just one raster: one asset with
-        the role ``data`` that looks like a raster, or else one that looks like a raster at all.
-    source
-        The file's name, for messages.
-
-    Raises
-    ------
-    NoAssetError
-        If the item hasn't got such an asset.
-    SourceError
-        If there are several.
-    """
-    assets: dict[str, Any] = item["assets"]
-    keys = ", ".join(assets) or "none"
-    if wanted is not None:
-        if wanted not in assets:
-            raise NoAssetError(
-                f"{source}: item {item['id']} has no asset '{wanted}', it has {keys}: "
-                "set source.asset to one of them"
-            )
-        return wanted
-    rasters = [key for key, asset in assets.items() if _is_raster(asset)]
-    data = [key for key in rasters if "data" in (assets[key].get("roles") or ())]
-    found = data or rasters
-    if len(found) > 1:
-        raise SourceError(
-            f"{source}: item {item['id']} has several rasters ({', '.join(found)}): "
-            "set source.asset to the one to sweep"
-        )
-    if not found:
-        raise NoAssetError(
-            f"{source}: item {item['id']} has no raster among its assets ({keys}): "
-            "set source.asset if one of them is"
-        )
-    return found[0]
 
 
 def item_interval(item: dict[str, Any]) -> Interval:
@@ -76,23 +25,13 @@ def item_interval(item: dict[str, Any]) -> Interval:
     return _time(properties.get("start_datetime")), _time(properties.get("end_datetime"))
 
 
-def check_side_assets(item: dict[str, Any], wanted: Sequence[str], source: str) -> None:
-    """Raise NoAssetError unless the item has all assets that crop models want."""
-    for key in wanted:
-        if key not in item["assets"]:
-            keys = ", ".join(item["assets"]) or "none"
-            raise NoAssetError(
-                f"{source}: item {item['id']} has no asset '{key}', it has {keys}: "
-                "set crop_models.asset to one of them"
-            )
-
-
 def item_scene(
     item: dict[str, Any],
     base: str,
     asset_key: str,
     scene_id: str,
     side_assets: Sequence[str] = (),
+    bands: Mapping[str, str] = MappingProxyType({}),
 ) -> Scene:
     """Return the scene that an item's asset is, opening the raster only if `proj:*` is incomplete.
 
@@ -103,11 +42,13 @@ def item_scene(
     base
         The file it stands in; relative hrefs start there.
     asset_key
-        From `choose_asset`.
+        From `choose_asset`; the first of `bands`, where there are any.
     scene_id
         From `SceneIds`.
     side_assets
         Keys of other assets to note, which the item has.
+    bands
+        From `choose_bands`. The scene's grid is then that of the finest.
 
     Returns
     -------
@@ -116,28 +57,16 @@ def item_scene(
         couldn't be.
     """
     asset = item["assets"][asset_key]
-    properties = item["properties"]
     href = absolute_href(str(asset.get("href", "")), base)
-    crs = _crs(asset) or _crs(properties)
-    transform = _numbers(asset, properties, "proj:transform", (6, 9))
-    shape = _numbers(asset, properties, "proj:shape", (2,))
-    error = None
-    if crs is None or transform is None or shape is None:
-        header, error = _header(href)
-        if header is not None:
-            # All three from one place: a grid mixed from metadata and file would be neither's.
-            crs, transform, shape = header.crs, header.transform, header.shape
-    elif not is_remote(href) and not _exists(href):
-        error = f"{href} does not exist"
-    grid = None if transform is None else tuple(float(number) for number in transform[:6])
-    size = None if shape is None else (int(shape[0]), int(shape[1]))
+    grid, error = _finest_grid(item, list(bands.values()) or [asset_key], base)
     footprint = _footprint(item.get("geometry"))
-    if footprint is None and grid and size and crs:
-        footprint = outline(size, grid, crs)  # type: ignore[arg-type]
+    if footprint is None and grid.crs and grid.transform and grid.shape:
+        footprint = outline(grid.shape, grid.transform, grid.crs)
     others = {key: _side_asset(item, key, base) for key in side_assets}
-    for key, other in others.items():
+    parts = {name: _side_asset(item, key, base) for name, key in bands.items()}
+    for key, other in (others | parts).items():
         if error is None and not _exists(other.href):
-            error = f"{other.href}, the asset '{key}', does not exist"
+            error = f"{other.href}, the asset '{bands.get(key, key)}', does not exist"
     updated, checksum = _data_version(item, asset, href)
     start, _ = item_interval(item)
     return Scene(
@@ -150,12 +79,61 @@ def item_scene(
         updated=updated,
         checksum=checksum,
         footprint=footprint,
-        crs=crs,
-        transform=grid,  # type: ignore[arg-type]
-        shape=size,
+        crs=grid.crs,
+        transform=grid.transform,
+        shape=grid.shape,
         error=error,
         assets=others,
+        bands=parts,
     )
+
+
+class _Grid(NamedTuple):
+    """Georeferencing of an asset, as `Scene` holds it."""
+
+    crs: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    shape: tuple[int, int] | None = None
+
+    @property
+    def pixel(self) -> float:
+        """Size of a pixel, to compare by."""
+        if self.transform is None:
+            return math.inf
+        a, b, _, d, e, _ = self.transform
+        return abs(a * e - b * d)
+
+
+def _finest_grid(item: dict[str, Any], keys: Sequence[str], base: str) -> tuple[_Grid, str | None]:
+    """The finest grid among assets, and why it isn't known."""
+    grids: list[_Grid] = []
+    for key in keys:
+        grid, error = _asset_grid(item, item["assets"][key], base)
+        if error is not None:
+            return grid, error
+        grids.append(grid)
+    return min(grids, key=lambda grid: grid.pixel), None
+
+
+def _asset_grid(item: dict[str, Any], asset: dict[str, Any], base: str) -> tuple[_Grid, str | None]:
+    """The grid that the metadata tell, or else the raster's header."""
+    properties = item["properties"]
+    if not asset.get("href"):
+        return _Grid(), f"an asset of item {item['id']} has no href"
+    href = absolute_href(str(asset["href"]), base)
+    crs = _crs(asset) or _crs(properties)
+    transform = _numbers(asset, properties, "proj:transform", (6, 9))
+    shape = _numbers(asset, properties, "proj:shape", (2,))
+    if crs is not None and transform is not None and shape is not None:
+        affine = tuple(float(number) for number in transform[:6])
+        error = None if _exists(href) else f"{href} does not exist"
+        return _Grid(crs, affine, (int(shape[0]), int(shape[1]))), error  # type: ignore[arg-type]
+    try:
+        header = read_header(href)
+    except RasterError as failure:
+        return _Grid(), str(failure)
+    # All three from one place: a grid mixed from metadata and file would be neither's.
+    return _Grid(header.crs, header.transform, header.shape), None
 
 
 def _side_asset(item: dict[str, Any], key: str, base: str) -> SideAsset:
@@ -187,23 +165,6 @@ def failed_scene(item: dict[str, Any], base: str, scene_id: str, error: str) -> 
         footprint=_footprint(item.get("geometry")),
         error=error,
     )
-
-
-def _is_raster(asset: dict[str, Any]) -> bool:
-    roles = asset.get("roles") or ()
-    if _SIDE_ROLES.intersection(roles):
-        return False
-    media = asset.get("type")
-    if media:
-        return str(media).split(";")[0].strip().lower() in _IMAGE_TYPES
-    return href_suffix(str(asset.get("href", ""))) in RASTER_SUFFIXES
-
-
-def _header(href: str) -> tuple[Header | None, str | None]:
-    try:
-        return read_header(href), None
-    except RasterError as error:
-        return None, str(error)
 
 
 def _crs(fields: dict[str, Any]) -> str | None:

@@ -80,9 +80,9 @@ class Scene:
     access
         How the bucket of `href` wants to be asked.
     bands
-        The rasters of one band each that make up the scene, by the asset's key, in the order in which
-        the job names them. Empty where one raster has all bands; else `href`, `asset` and the like are
-        the first one's.
+        The rasters of one band each that make up the scene, by the name that the job gives the band (the
+        asset's key, or its band's common name), in the job's order. Empty where one raster has all
+        bands; else `href`, `asset` and the like are the first one's, and the grid is the finest one's.
     """
 
     id: str

@@ -14,15 +14,9 @@ from .errors import SourceError
 from .hrefs import public_href, stable_href
 from .ids import SceneIds
 from .intervals import Interval, overlaps, parse_interval
+from .itemassets import NoAssetError, check_side_assets, choose_asset, choose_bands
 from .itemfiles import ItemFile, is_stac_path
-from .items import (
-    NoAssetError,
-    check_side_assets,
-    choose_asset,
-    failed_scene,
-    item_interval,
-    item_scene,
-)
+from .items import failed_scene, item_interval, item_scene
 from .query import Query
 from .rasters import list_rasters, raster_scene, raster_stem
 from .scene import Scene
@@ -111,10 +105,15 @@ class ItemSource(Source):
     """Scenes from a file of STAC items, a static catalog, or a STAC API."""
 
     def __init__(
-        self, spec: SourceSpec, bbox: BBox | None = None, side_assets: Sequence[str] = ()
+        self,
+        spec: SourceSpec,
+        bbox: BBox | None = None,
+        side_assets: Sequence[str] = (),
+        side_bands: Sequence[str] = (),
     ) -> None:
         super().__init__(spec, bbox)
         self._side_assets = tuple(side_assets)
+        self._side_bands = tuple(side_bands)
         self._filter = None if spec.filter is None else ItemFilter(spec.filter)
         query = Query(
             spec.collections, self.area, self._interval, spec.filter, spec.sortby, spec.limit
@@ -155,15 +154,25 @@ class ItemSource(Source):
                 continue
             scene_id = self._ids(item["id"], "\x1f".join(map(str, key)))
             try:
-                asset = choose_asset(item, self.spec.asset, self._file.name)
-                check_side_assets(item, self._side_assets, self._file.name)
+                asset, bands = self._choose(item)
             except NoAssetError as error:
                 if not swept:
                     raise  # the very first item: the job is wrong rather than the item
                 yield failed_scene(item, base, scene_id, str(error))
                 continue
             swept = True
-            yield item_scene(item, base, asset, scene_id, self._side_assets)
+            yield item_scene(item, base, asset, scene_id, self._side_assets, bands)
+
+    def _choose(self, item: dict[str, Any]) -> tuple[str, dict[str, str]]:
+        """The asset to sweep, and the asset of each band where it is one of several."""
+        name = self._file.name
+        check_side_assets(item, self._side_assets, name)
+        bands = {}
+        if self.spec.asset is None:
+            bands = choose_bands(item, self.spec.bands, self._side_bands, name)
+        if bands:
+            return next(iter(bands.values())), bands
+        return choose_asset(item, self.spec.asset, name), {}
 
 
 def open_source(
@@ -171,6 +180,7 @@ def open_source(
     *,
     bbox: BBox | None = None,
     side_assets: Sequence[str] = (),
+    side_bands: Sequence[str] = (),
 ) -> Source:
     """Open a source of scenes.
 
@@ -185,6 +195,9 @@ def open_source(
     side_assets
         Keys of assets that each item must have besides the one that is swept; they come as
         `Scene.assets`.
+    side_bands
+        Names of bands that crop models want besides the spec's own. They matter where bands are assets
+        of one band each: all of them come as `Scene.bands`.
 
     Returns
     -------
@@ -207,7 +220,7 @@ def open_source(
         if getattr(spec, key) is not None:
             raise SourceError(f"source.{key} is not available in this version: {remedy}")
     if spec.rasters is None:
-        return ItemSource(spec, bbox, side_assets)
+        return ItemSource(spec, bbox, side_assets, side_bands)
     if side_assets:
         raise SourceError(f"plain rasters have no assets, such as '{side_assets[0]}'")
     return RasterSource(spec, bbox)
