@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Status = Literal["succeeded", "empty", "failed"]
 
 ITEMS = "items/"
+VERSIONS = "versions/"
 COLLECTION = "collection.json"
 _THREADS = 32
 
@@ -55,8 +56,12 @@ class SceneRecord:
         When the record was made; timezone-aware.
     extra
         Anything else worth keeping, as JSON.
-    data_size
-        Bytes of the parquet file, where known.
+    data_size, data_checksum
+        Bytes of the parquet file and its SHA-256 as a multihash, where known.
+    columns
+        (name, type) of each of its columns, where known.
+    data_crs
+        CRS of its geometry; None for pixels.
     """
 
     scene: Scene
@@ -74,6 +79,9 @@ class SceneRecord:
     models: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     data_size: int | None = None
+    data_checksum: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    data_crs: str | None = None
 
     def __post_init__(self) -> None:
         if self.created.tzinfo is None:
@@ -227,3 +235,8 @@ def is_own_file(data: str, scene_id: str, version: str) -> bool:
 def item_key(scene_id: str) -> str:
     """Return the key of a scene's item."""
     return f"{ITEMS}{scene_id}.json"
+
+
+def version_key(scene_id: str, version: str) -> str:
+    """Return the key under which an older record of a scene is kept."""
+    return f"{VERSIONS}{scene_id}/{version}.json"

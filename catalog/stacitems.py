@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .hrefs import public_href, scrub
@@ -17,6 +19,15 @@ PARQUET = "application/vnd.apache.parquet"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+GEOMETRY = "geometry"
+"""The column that the data files' geometry is in."""
+_SHA2_256 = "1220"  # multihash: the code of the algorithm, and 32 bytes
+
+
+def multihash(path: Path) -> str:
+    """Return a local file's SHA-256 as ``file:checksum`` wants it."""
+    with path.open("rb") as file:
+        return _SHA2_256 + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_item(record: SceneRecord, *, collection_id: str) -> dict[str, Any]:
@@ -52,10 +63,8 @@ def to_item(record: SceneRecord, *, collection_id: str) -> dict[str, Any]:
     item.links = _links(scene)
     if record.data is not None:
         asset = pystac.Asset(f"../{record.data}", "Detections", media_type=PARQUET, roles=["data"])
-        if record.data_size is not None:
-            asset.extra_fields["file:size"] = record.data_size
-            item.stac_extensions.append(FILE)
         item.add_asset("data", asset)
+        _describe_data(record, item, asset)
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 
@@ -89,6 +98,11 @@ def from_item(item: dict[str, Any]) -> SceneRecord:
         models=dict(properties.get("geosweep:models", {})),
         extra=dict(properties.get("geosweep:extra", {})),
         data_size=data.get("file:size") if data else None,
+        data_checksum=data.get("file:checksum") if data else None,
+        columns=tuple(
+            (column["name"], column["type"]) for column in properties.get("table:columns", ())
+        ),
+        data_crs=(data.get("proj:code") or data.get("proj:wkt2")) if data else None,
     )
 
 
@@ -127,13 +141,37 @@ def _properties(record: SceneRecord) -> dict[str, Any]:
     if record.extra:
         properties["geosweep:extra"] = record.extra
     if scene.crs is not None:
-        coded = len(scene.crs) < 64 and "[" not in scene.crs
-        properties["proj:code" if coded else "proj:wkt2"] = scene.crs
+        properties |= crs_fields(scene.crs)
     if scene.transform is not None:
         properties["proj:transform"] = list(scene.transform)
     if scene.shape is not None:
         properties["proj:shape"] = list(scene.shape)
     return properties
+
+
+def crs_fields(crs: str | None) -> dict[str, str | None]:
+    """Return a CRS as the projection extension has it; a null code says that there is none."""
+    coded = crs is None or (len(crs) < 64 and "[" not in crs)
+    return {"proj:code" if coded else "proj:wkt2": crs}
+
+
+def _describe_data(record: SceneRecord, item: pystac.Item, asset: pystac.Asset) -> None:
+    """Say what is known of the data file: its bytes, its columns, its CRS."""
+    from pystac.extensions.file import FileExtension
+    from pystac.extensions.table import Column, TableExtension
+
+    if record.data_size is not None:
+        FileExtension.ext(asset, add_if_missing=True).apply(
+            size=record.data_size, checksum=record.data_checksum
+        )
+    if record.columns:
+        # On the item, whose rows they are: the file may hold those of other scenes as well.
+        table = TableExtension.ext(item, add_if_missing=True)
+        table.columns = [Column({"name": name, "type": kind}) for name, kind in record.columns]
+        table.primary_geometry = GEOMETRY
+        table.row_count = record.rows
+        # The item's own projection is the raster's grid.
+        asset.extra_fields |= crs_fields(record.data_crs)
 
 
 def _side_assets(scene: Scene) -> dict[str, Any]:

@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.hrefs import public_href, scrub
 from ..catalog.records import Records, SceneRecord, own_file
+from ..catalog.stacitems import multihash
 from .partition import partition_folder
 from .rows import build_table, write_geoparquet
 from .settings import software_versions
@@ -86,12 +87,21 @@ class Committer:
         with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
             local = Path(folder) / "rows.parquet"
             write_geoparquet(table, local, schema.crs)
-            size = local.stat().st_size
+            size, checksum = local.stat().st_size, multihash(local)
             self._storage.put_file(key, local)
         timings = seconds | {"write": time.perf_counter() - start}
         status = "succeeded" if table.num_rows else "empty"
         self._commit(
-            task, status, detections.counts, timings, data=key, rows=table.num_rows, data_size=size
+            task,
+            status,
+            detections.counts,
+            timings,
+            data=key,
+            rows=table.num_rows,
+            data_size=size,
+            data_checksum=checksum,
+            columns=tuple((field.name, str(field.type)) for field in schema.arrow),
+            data_crs=schema.crs,
         )
         return SceneOutcome(scene.id, status, detections.counts, timings)
 
@@ -113,8 +123,8 @@ class Committer:
         *,
         data: str | None,
         rows: int,
-        data_size: int | None = None,
         error: str | None = None,
+        **of_data: Any,
     ) -> None:
         record = SceneRecord(
             scene=task.scene,
@@ -125,11 +135,11 @@ class Committer:
             timings={name: round(value, 3) for name, value in timings.items()},
             data=data,
             rows=rows,
-            data_size=data_size,
             error=error,
             software=self._software,
             models=self._settings.models,
             created=datetime.now(UTC),
+            **of_data,
         )
         if self._records.commit(record, replace=False):
             return

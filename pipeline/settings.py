@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..catalog.errors import JobError
 from .bands import BandRequest
 from .rows import CropColumns, RowSchema
+from .used_models import used_models
 
 if TYPE_CHECKING:
+    from ..catalog.mlm import UsedModel
     from .job import Job
     from .scene_reader import SceneTask
 
@@ -32,13 +34,16 @@ GPU_BATCH = 32
 @dataclass(frozen=True, slots=True)
 class ModelFace:
     """Name, version and label names of a model, and the bands of a crop model's crops (None for the
-    detector's): all that planning needs of it.
+    detector's): all that planning needs of it. The rest is for the output's collection.
     """
 
     name: str
     version: str
     labels: tuple[str, ...]
     bands: tuple[int | str, ...] | None = None
+    architecture: str = ""
+    licence: str = ""
+    weights: Path | None = None
 
     @classmethod
     def look_up(cls, name: str, kind: Kind) -> ModelFace:
@@ -58,7 +63,9 @@ class ModelFace:
             }[kind]
             model = load(name, device="cpu")
             labels, bands = tuple(model.labels), getattr(model, "bands", None)
-        return cls(info.name, info.version, labels, bands)
+        return cls(
+            info.name, info.version, labels, bands, info.architecture, info.licence, info.weights
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class Settings:
         ``tile_filter``.
     crop_bands
         Bands and rescaling of each crop model: the job's word, or else the model's.
+    used
+        The models as the output's collection describes them.
     """
 
     job: Job
@@ -85,6 +94,7 @@ class Settings:
     schema: RowSchema
     models: dict[str, str]
     crop_bands: dict[str, BandRequest] = field(default_factory=dict)
+    used: tuple[UsedModel, ...] = ()
 
     @classmethod
     def resolve(cls, job: Job) -> Settings:
@@ -134,7 +144,8 @@ class Settings:
             spec.name: BandRequest(spec.bands or crops[spec.name].bands, spec.rescale)
             for spec in job.crop_models
         }
-        return cls(job, job.fingerprint(versions), schema, versions, bands)
+        used = used_models(job, detector, crops, tile_filter)
+        return cls(job, job.fingerprint(versions), schema, versions, bands, used)
 
     @property
     def crop_classes(self) -> dict[str, int]:
