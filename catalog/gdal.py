@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from .hrefs import is_remote, scrub
+from ._s3settings import gdal_s3_options
+from .hrefs import is_remote, is_s3, scrub
+from .scene import Access
 
 # Measured in shared/FACTS: without these GDAL lists the folder on open (ten requests instead of
 # two), never retries, and waits for ever on a stalled server.
@@ -38,7 +40,7 @@ for _name in _LOGGERS:
     logging.getLogger(_name).addFilter(_ScrubFilter())
 
 
-def gdal_env(href: str | None = None) -> dict[str, Any]:
+def gdal_env(href: str | None = None, access: Access | None = None) -> dict[str, Any]:
     """Return the options for `rasterio.Env` under which `href` is opened and read.
 
     Parameters
@@ -46,7 +48,15 @@ def gdal_env(href: str | None = None) -> dict[str, Any]:
     href
         The raster. A local one keeps its sidecars (world file, ``.aux.xml``, ``.ovr``): looking for
         them is cheap on a disk and they may hold the georeferencing. None means remote.
+    access
+        How its bucket wants to be asked; what that doesn't say is the environment's.
     """
     if href is not None and not is_remote(href):
         return dict(_COMMON)
-    return {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", **_COMMON}
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", **_COMMON, **gdal_s3_options()}
+    if access is not None and href is not None and is_s3(href):
+        if access.region is not None:
+            options["AWS_REGION"] = access.region
+        if access.requester_pays:
+            options["AWS_REQUEST_PAYER"] = "requester"
+    return options

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 from .errors import RasterError
 from .gdal import gdal_env
 from .hrefs import gdal_path, local_path, public_href, scrub
+from .signing import is_signed, signed_href
 
 if TYPE_CHECKING:
     import rasterio
     from rasterio.crs import CRS
     from shapely.geometry.base import BaseGeometry
+
+    from .scene import Access
 
 Transform = tuple[float, float, float, float, float, float]
 
@@ -35,15 +38,29 @@ class Header:
     datetime: datetime | None
 
 
-def read_header(href: str) -> Header:
+def read_header(href: str, *, access: Access | None = None, sign: str | None = None) -> Header:
     """Open `href` once and return its header; remembered for as long as a local file is unchanged.
+
+    Parameters
+    ----------
+    href
+        A path, or an unsigned URL.
+    access
+        How its bucket wants to be asked.
+    sign
+        How it is signed: the job's ``source.sign``.
 
     Raises
     ------
     RasterError
         If it is missing, unreadable or no raster.
     """
-    return _read_header(href, local_stamp(href))
+    stamp = local_stamp(href)
+    if stamp is None:
+        # Nothing would tell that a remote file was replaced meanwhile.
+        with open_raster(href, access=access, sign=sign) as raster:
+            return header_of(raster)
+    return _read_local_header(href, stamp)
 
 
 def local_stamp(href: str) -> str | None:
@@ -112,8 +129,10 @@ def _wrapped(outline: BaseGeometry) -> BaseGeometry:
 
 
 @contextmanager
-def open_raster(href: str) -> Iterator[rasterio.DatasetReader]:
-    """Open a raster, local or remote, and close it again.
+def open_raster(
+    href: str, *, access: Access | None = None, sign: str | None = None
+) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster, local or remote, and close it again; parameters as for `read_header`.
 
     Raises
     ------
@@ -132,12 +151,26 @@ def open_raster(href: str) -> Iterator[rasterio.DatasetReader]:
         if path.stat().st_size == 0:
             raise RasterError(f"{path} is empty (0 bytes)")
     try:
-        with rasterio.Env.from_defaults(**gdal_env(href)), rasterio.open(gdal_path(href)) as raster:
+        env = rasterio.Env.from_defaults(**gdal_env(href, access))
+        with env, _opened(href, sign) as raster:
             if raster.count == 0:
                 raise RasterError(f"{public_href(href)} holds no raster bands, only subdatasets")
             yield raster
     except RasterioError as error:
         raise RasterError(f"{public_href(href)} can't be opened: {_reason(error, href)}") from None
+
+
+def _opened(href: str, sign: str | None) -> rasterio.DatasetReader:
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        return rasterio.open(gdal_path(signed_href(href, sign)))
+    except RasterioError:
+        if not is_signed(href, sign):
+            raise
+    # The signature may have expired: rasterio doesn't tell a 403 from other failures.
+    return rasterio.open(gdal_path(signed_href(href, sign, anew=True)))
 
 
 def header_of(raster: rasterio.DatasetReader) -> Header:
@@ -153,7 +186,7 @@ def header_of(raster: rasterio.DatasetReader) -> Header:
 
 
 @lru_cache(maxsize=4096)
-def _read_header(href: str, stamp: str | None) -> Header:
+def _read_local_header(href: str, stamp: str) -> Header:
     with open_raster(href) as raster:
         return header_of(raster)
 

@@ -73,6 +73,11 @@ _VSI = {
 }
 
 
+def is_s3(href: str) -> bool:
+    """Whether `href` is in a bucket of S3's kind."""
+    return gdal_path(href).startswith("/vsis3")
+
+
 def is_remote(href: str) -> bool:
     """Whether `href` is read over a network."""
     scheme, found, _ = href.partition("://")
@@ -128,6 +133,24 @@ def stable_href(href: str) -> str:
     one server apart.
     """
     return _rewrite(href, lambda name, _: not _SIGNATURE.fullmatch(name), keep_fragment=True)
+
+
+def unsigned_href(href: str) -> str:
+    """Return `href` as it was before it was signed, so that it can be signed anew.
+
+    Signers leave what is signed already alone, even where the signature has expired. All but the
+    signature stays as it is, to the byte.
+    """
+    path, mark, query = href.partition("?")
+    query, hash_, fragment = query.partition("#")
+    kept = [
+        part
+        for part in query.split("&")
+        if not _SIGNATURE.fullmatch(unquote(part.partition("=")[0]))
+    ]
+    if not mark or len(kept) == query.count("&") + 1:
+        return href
+    return _join(path, "&".join(kept)) + hash_ + fragment
 
 
 def scrub(text: str) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from .access import asset_access
 from .errors import RasterError
 from .header import local_stamp, outline, read_header
 from .hrefs import local_path
 from .intervals import Interval, parse_time
 from .itemfiles import absolute_href
-from .scene import Scene, SideAsset
+from .scene import Access, Scene, SideAsset
+from .signing import plain_href, reading_access
 
 
 def item_interval(item: dict[str, Any]) -> Interval:
@@ -32,6 +34,8 @@ def item_scene(
     scene_id: str,
     side_assets: Sequence[str] = (),
     bands: Mapping[str, str] = MappingProxyType({}),
+    *,
+    sign: str | None = None,
 ) -> Scene:
     """Return the scene that an item's asset is, opening the raster only if `proj:*` is incomplete.
 
@@ -49,6 +53,8 @@ def item_scene(
         Keys of other assets to note, which the item has.
     bands
         From `choose_bands`. The scene's grid is then that of the finest.
+    sign
+        The job's ``source.sign``.
 
     Returns
     -------
@@ -57,13 +63,13 @@ def item_scene(
         couldn't be.
     """
     asset = item["assets"][asset_key]
-    href = absolute_href(str(asset.get("href", "")), base)
-    grid, error = _finest_grid(item, list(bands.values()) or [asset_key], base)
+    href, access = _place(item, asset, base, sign)
+    grid, error = _finest_grid(item, list(bands.values()) or [asset_key], base, sign)
     footprint = _footprint(item.get("geometry"))
     if footprint is None and grid.crs and grid.transform and grid.shape:
         footprint = outline(grid.shape, grid.transform, grid.crs)
-    others = {key: _side_asset(item, key, base) for key in side_assets}
-    parts = {name: _side_asset(item, key, base) for name, key in bands.items()}
+    others = {key: _side_asset(item, key, base, sign) for key in side_assets}
+    parts = {name: _side_asset(item, key, base, sign) for name, key in bands.items()}
     for key, other in (others | parts).items():
         if error is None and not _exists(other.href):
             error = f"{other.href}, the asset '{bands.get(key, key)}', does not exist"
@@ -84,6 +90,7 @@ def item_scene(
         shape=grid.shape,
         error=error,
         assets=others,
+        access=access,
         bands=parts,
     )
 
@@ -104,23 +111,27 @@ class _Grid(NamedTuple):
         return abs(a * e - b * d)
 
 
-def _finest_grid(item: dict[str, Any], keys: Sequence[str], base: str) -> tuple[_Grid, str | None]:
+def _finest_grid(
+    item: dict[str, Any], keys: Sequence[str], base: str, sign: str | None
+) -> tuple[_Grid, str | None]:
     """The finest grid among assets, and why it isn't known."""
     grids: list[_Grid] = []
     for key in keys:
-        grid, error = _asset_grid(item, item["assets"][key], base)
+        grid, error = _asset_grid(item, item["assets"][key], base, sign)
         if error is not None:
             return grid, error
         grids.append(grid)
     return min(grids, key=lambda grid: grid.pixel), None
 
 
-def _asset_grid(item: dict[str, Any], asset: dict[str, Any], base: str) -> tuple[_Grid, str | None]:
+def _asset_grid(
+    item: dict[str, Any], asset: dict[str, Any], base: str, sign: str | None
+) -> tuple[_Grid, str | None]:
     """The grid that the metadata tell, or else the raster's header."""
     properties = item["properties"]
     if not asset.get("href"):
         return _Grid(), f"an asset of item {item['id']} has no href"
-    href = absolute_href(str(asset["href"]), base)
+    href, access = _place(item, asset, base, sign)
     crs = _crs(asset) or _crs(properties)
     transform = _numbers(asset, properties, "proj:transform", (6, 9))
     shape = _numbers(asset, properties, "proj:shape", (2,))
@@ -129,17 +140,25 @@ def _asset_grid(item: dict[str, Any], asset: dict[str, Any], base: str) -> tuple
         error = None if _exists(href) else f"{href} does not exist"
         return _Grid(crs, affine, (int(shape[0]), int(shape[1]))), error  # type: ignore[arg-type]
     try:
-        header = read_header(href)
+        header = read_header(href, access=access, sign=sign)
     except RasterError as failure:
         return _Grid(), str(failure)
     # All three from one place: a grid mixed from metadata and file would be neither's.
     return _Grid(header.crs, header.transform, header.shape), None
 
 
-def _side_asset(item: dict[str, Any], key: str, base: str) -> SideAsset:
+def _side_asset(item: dict[str, Any], key: str, base: str, sign: str | None) -> SideAsset:
     asset = item["assets"][key]
-    href = absolute_href(str(asset.get("href", "")), base)
-    return SideAsset(href, *_data_version(item, asset, href))
+    href, access = _place(item, asset, base, sign)
+    return SideAsset(href, *_data_version(item, asset, href), access)
+
+
+def _place(
+    item: dict[str, Any], asset: dict[str, Any], base: str, sign: str | None
+) -> tuple[str, Access]:
+    """Where an asset is, unsigned if it is signed later, and how its bucket wants to be asked."""
+    href = plain_href(absolute_href(str(asset.get("href", "")), base), sign)
+    return href, reading_access(href, asset_access(item, asset, href), sign)
 
 
 def _data_version(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from .errors import RasterError, SourceError
 from .header import local_stamp, outline, read_header
 from .hrefs import is_remote, local_path, public_href, stable_href
-from .scene import Scene
+from .scene import Access, Scene
+from .signing import plain_href, reading_access
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".img")
 
@@ -47,23 +49,33 @@ def list_rasters(names: Iterable[str]) -> tuple[list[str], int]:
     return list(found.values()), total - len(found)
 
 
-def raster_scene(href: str, scene_id: str) -> Scene:
-    """Return the scene of one raster after one look at its header; `error` says if that failed."""
+def raster_scene(href: str, scene_id: str, sign: str | None = None) -> Scene:
+    """Return the scene of one raster after one look at its header; `error` says if that failed.
+
+    Parameters
+    ----------
+    href
+        From `list_rasters`.
+    scene_id
+        From `SceneIds`.
+    sign
+        The job's ``source.sign``.
+    """
+    href = plain_href(href, sign)
+    access = reading_access(href, Access(), sign)
     item_id = raster_stem(href)
     checksum = local_stamp(href)
+    scene = Scene(id=scene_id, href=href, item_id=item_id, checksum=checksum, access=access)
     try:
-        header = read_header(href)
+        header = read_header(href, access=access, sign=sign)
     except RasterError as error:
-        return Scene(id=scene_id, href=href, item_id=item_id, checksum=checksum, error=str(error))
+        return replace(scene, error=str(error))
     footprint = None
     if header.crs is not None and header.transform is not None:
         footprint = outline(header.shape, header.transform, header.crs)
-    return Scene(
-        id=scene_id,
-        href=href,
-        item_id=item_id,
+    return replace(
+        scene,
         datetime=header.datetime,
-        checksum=checksum,
         footprint=footprint,
         crs=header.crs,
         transform=header.transform,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from .access import with_alternates
 from .area import area_of_interest, overlap
 from .cql import ItemFilter
 from .errors import SourceError
@@ -15,14 +16,13 @@ from .hrefs import public_href, stable_href
 from .ids import SceneIds
 from .intervals import Interval, overlaps, parse_interval
 from .itemassets import NoAssetError, check_side_assets, choose_asset, choose_bands
-from .itemfiles import ItemFile, is_stac_path
+from .itemfiles import Item, ItemFile, is_stac_path
 from .items import failed_scene, item_interval, item_scene
 from .query import Query
 from .rasters import list_rasters, raster_scene, raster_stem
 from .scene import Scene
+from .signing import check_signer
 from .spec import BBox, SourceSpec, check_bbox
-
-_LATER = {"sign": "give hrefs that can be read as they are"}
 
 
 class Source:
@@ -53,7 +53,7 @@ class Source:
         self._reset()
         given = 0
         for scene in self._scenes():
-            if self.area is None or scene.footprint is None or overlap(self.area, scene.footprint):
+            if self._inside(scene):
                 yield scene
                 given += 1
                 if given == self.spec.limit:
@@ -67,6 +67,9 @@ class Source:
 
     def _scenes(self) -> Iterator[Scene]:
         raise NotImplementedError
+
+    def _inside(self, scene: Scene) -> bool:
+        return self.area is None or scene.footprint is None or overlap(self.area, scene.footprint)
 
     def _reset(self) -> None:
         self.duplicates = self.outside_aoi = self.outside_datetime = self.other_collection = 0
@@ -96,7 +99,8 @@ class RasterSource(Source):
     def _scenes(self) -> Iterator[Scene]:
         self.duplicates = self._repeated
         for href in self._hrefs:
-            scene = raster_scene(href, self._ids(raster_stem(href), stable_href(href)))
+            scene_id = self._ids(raster_stem(href), stable_href(href))
+            scene = raster_scene(href, scene_id, self.spec.sign)
             if self._in_time((scene.datetime, scene.datetime)):
                 yield scene
 
@@ -115,10 +119,10 @@ class ItemSource(Source):
         self._side_assets = tuple(side_assets)
         self._side_bands = tuple(side_bands)
         self._filter = None if spec.filter is None else ItemFilter(spec.filter)
-        query = Query(
+        self.query = Query(
             spec.collections, self.area, self._interval, spec.filter, spec.sortby, spec.limit
         )
-        self._file = ItemFile(spec.stac or "", query)
+        self._file = ItemFile(spec.stac or "", self.query)
         self._ids: SceneIds | None = None
 
     def describe(self) -> str:
@@ -136,23 +140,51 @@ class ItemSource(Source):
                 raise SourceError(
                     f"source.sortby goes with a STAC API; {self._file.name} keeps its own order"
                 )
+        yield from self._chosen(self._file.items(), self._ids, swept=False)
+
+    def api(self) -> StacApi | None:
+        """The STAC API behind this source, which is asked who it is; None if it is none."""
+        return self._file.api()
+
+    def among(self, entries: Iterable[tuple[Item, str]], ids: SceneIds) -> Iterator[Scene]:
+        """Yield the scenes of some of the items, which a search of the caller's own gave.
+
+        Parameters
+        ----------
+        entries
+            Items, each with the href that its own are relative to.
+        ids
+            Of all items of the source.
+        """
+        for scene in self._chosen(entries, ids, swept=True):
+            if self._inside(scene):
+                yield scene
+
+    def wants(self, item: Item) -> bool:
+        """Whether an item passes the spec's filters, as far as its fields tell; counts the others."""
+        if self.spec.collections and item.get("collection") not in self.spec.collections:
+            self.other_collection += 1
+            return False
+        if not self._in_time(item_interval(item)):
+            return False
+        if self._filter and not self._file.searched and not self._filter.matches(item):
+            self.filtered_out += 1
+            return False
+        return True
+
+    def _chosen(
+        self, entries: Iterable[tuple[Item, str]], ids: SceneIds, *, swept: bool
+    ) -> Iterator[Scene]:
         seen = set()
-        swept = False
-        for item, base in self._file.items():
+        for item, base in entries:
             key = (item.get("collection"), item["id"])
             if key in seen:
                 self.duplicates += 1
                 continue
             seen.add(key)
-            if self.spec.collections and item.get("collection") not in self.spec.collections:
-                self.other_collection += 1
+            if not self.wants(item):
                 continue
-            if not self._in_time(item_interval(item)):
-                continue
-            if self._filter and not self._file.searched and not self._filter.matches(item):
-                self.filtered_out += 1
-                continue
-            scene_id = self._ids(item["id"], "\x1f".join(map(str, key)))
+            scene_id = ids(item["id"], "\x1f".join(map(str, key)))
             try:
                 asset, bands = self._choose(item)
             except NoAssetError as error:
@@ -216,9 +248,7 @@ def open_source(
             check_bbox(bbox)
         except ValueError as error:
             raise SourceError(str(error)) from None
-    for key, remedy in _LATER.items():
-        if getattr(spec, key) is not None:
-            raise SourceError(f"source.{key} is not available in this version: {remedy}")
+    check_signer(spec.sign)
     if spec.rasters is None:
         return ItemSource(spec, bbox, side_assets, side_bands)
     if side_assets:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .intervals import parse_interval
+from .signing import check_sign
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -39,7 +40,8 @@ class SourceSpec(BaseModel):
     asset
         Key of the item's asset that is swept; needed where an item has several rasters.
     bands
-        Three bands to read as red, green, blue: numbers from 1, or band names.
+        Three bands to read as red, green, blue: numbers from 1, or band names. Without `asset`, names may
+        be those of assets of one band each.
     rescale
         ``(low, high)`` for all bands, or one pair for each, mapped to 0–255.
     intersects
@@ -51,8 +53,11 @@ class SourceSpec(BaseModel):
         Properties to sort by, with ``-`` before them for descending; STAC APIs only.
     limit
         Take at most so many scenes.
+    alternate
+        Take each asset's alternate href of this name (STAC's alternate-assets extension).
     sign
-        How hrefs are signed; not available yet.
+        How hrefs are signed before they are read: ``planetary-computer``, ``s3-requester-pays``, or a
+        function from href to signed href, as ``package.module:function``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,7 +74,8 @@ class SourceSpec(BaseModel):
     asset: str | None = None
     bands: tuple[int | str, ...] | None = Field(default=None, min_length=1)
     rescale: tuple[tuple[float, float], ...] | None = Field(default=None, min_length=1)
-    sign: Literal["planetary-computer", "s3-requester-pays"] | None = None
+    alternate: str | None = Field(default=None, min_length=1)
+    sign: str | None = None
 
     @field_validator("rasters", "collections", "sortby", mode="before")
     @classmethod
@@ -110,6 +116,13 @@ class SourceSpec(BaseModel):
     def _valid_bands(cls, value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
         return check_bands(value, "source.bands")
 
+    @field_validator("sign")
+    @classmethod
+    def _known_signer(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_sign(value)
+        return value
+
     @field_validator("rescale", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
@@ -125,7 +138,7 @@ class SourceSpec(BaseModel):
         if (self.stac is None) == (self.rasters is None):
             raise ValueError("source needs exactly one of 'stac' and 'rasters'")
         if self.rasters is not None:
-            for key in ("collections", "asset", "filter", "sortby"):
+            for key in ("collections", "asset", "filter", "sortby", "alternate"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"source.{key} goes with 'stac'; plain rasters have none")
         return self

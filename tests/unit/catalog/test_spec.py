@@ -53,11 +53,6 @@ def test_antimeridian_bbox():
     assert area.bounds == (-180, -1, 180, 1)
 
 
-def test_what_is_not_there_yet_is_refused():
-    with pytest.raises(SourceError, match=r"source\.sign is not available"):
-        open_source({"stac": "a.json", "sign": "planetary-computer"})
-
-
 def test_buckets_hold_no_api():
     with pytest.raises(SourceError, match="neither a STAC file"):
         open_source({"stac": "s3://bucket/v1"})

@@ -125,7 +125,7 @@ def test_a_key_like_no_other_lists_the_valid_ones():
         ("output.crs", "EPSG:1", "write for example EPSG:4326"),
         ("cluster.readers", 0, "greater than or equal to 1"),
         ("source.datetime", "yesterday", "write 2022-06-01"),
-        ("source.sign", "aws", "'planetary-computer' or 's3-requester-pays'"),
+        ("source.sign", "aws", "a function of yours as 'package.module:function'"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key_and_the_remedy(path, value, remedy):
