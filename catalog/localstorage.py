@@ -50,6 +50,15 @@ class LocalStorage:
         except OSError as error:
             raise StorageError(f"{path} can't be read: {error.strerror}") from None
 
+    def get_file(self, key: str, path: Path) -> None:
+        source = self.local_path(key)
+        try:
+            shutil.copyfile(source, path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise MissingKeyError(f"{source} does not exist") from None
+        except OSError as error:
+            raise StorageError(f"{source} can't be copied to {path}: {error.strerror}") from None
+
     def exists(self, key: str) -> bool:
         return self.local_path(key).is_file()
 

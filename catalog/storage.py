@@ -39,6 +39,10 @@ class Storage(Protocol):
         """Return the content of `key`; raises `MissingKeyError` where there is none."""
         ...
 
+    def get_file(self, key: str, path: Path) -> None:
+        """Copy the content of `key` to the local file `path`; raises as `get` does."""
+        ...
+
     def exists(self, key: str) -> bool:
         """Whether there is something under `key`."""
         ...
