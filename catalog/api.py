@@ -23,7 +23,6 @@ Item = dict[str, Any]
 
 log = logging.getLogger("geosweep")
 
-_PAGE = 200  # items of some collections weigh 50 kB, and servers give up on pages of 10 MB and more
 _MOST_VERTICES = 1000  # of an area that is sent; servers limit a request to 1 MB or less
 
 
@@ -57,12 +56,12 @@ class StacApi:
         from pystac_client import ItemSearch
 
         self._check_collections(query.collections or ())
-        if query.sortby and not self._conforms("sort"):
+        if query.sortby and not self.conforms("sort"):
             raise SourceError(
                 f"{self._http.name} can't sort (no sort extension): leave source.sortby out"
             )
         checked = None if query.filter is None else ItemFilter(query.filter)
-        sends_filter = checked is None or self._conforms("filter")
+        sends_filter = checked is None or self.conforms("filter")
         if not sends_filter:
             log.warning(
                 "%s has no filter extension: all items are fetched, and source.filter is applied "
@@ -75,7 +74,9 @@ class StacApi:
             method=method,
             stac_io=self._http,
             # Where the filter is applied here, a few matches may take many items.
-            limit=min(_PAGE, query.limit or _PAGE) if sends_filter else _PAGE,
+            limit=min(query.page, query.limit or query.page) if sends_filter else query.page,
+            ids=list(query.ids) if query.ids else None,
+            fields=list(query.fields) if query.fields else None,
             collections=list(query.collections) if query.collections else None,
             datetime=_interval_text(query.interval),
             filter=query.filter if sends_filter else None,
@@ -138,7 +139,8 @@ class StacApi:
             classes = page.get("conformsTo")
         return [str(name) for name in classes or ()]
 
-    def _conforms(self, extension: str) -> bool:
+    def conforms(self, extension: str) -> bool:
+        """Whether searches have an extension, such as ``filter``, ``sort`` or ``fields``."""
         return any(f"/item-search#{extension}" in name for name in self._conformance)
 
     def _search_link(self) -> tuple[str, str]:

@@ -7,13 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from .errors import SourceError
 from .fetch import read_bytes
 from .hrefs import is_remote, local_path, public_href
 from .query import Query
+
+if TYPE_CHECKING:
+    from .api import StacApi
 
 Item = dict[str, Any]
 Key = tuple[str | None, str]
@@ -108,6 +111,24 @@ class ItemFile:
         else:
             yield from self._document()
 
+    def api(self) -> StacApi | None:
+        """Return the API, having asked for its landing page, or None where this is a file."""
+        if not is_remote(self.href) or is_stac_path(self.href):
+            return None
+        return self._as_api(_parse(read_bytes(self.href), self.name))
+
+    def _as_api(self, document: dict[str, Any]) -> StacApi | None:
+        if (
+            not is_remote(self.href)
+            or document.get("type") not in (None, "Catalog")
+            or "search" not in _rels(document)
+        ):
+            return None
+        from .api import StacApi
+
+        self.searched = True
+        return StacApi(self.href, document)
+
     def _guarded(self, read) -> Iterator[Any]:  # noqa: ANN001
         import pyarrow as pa
 
@@ -135,11 +156,9 @@ class ItemFile:
         document = _parse(read_bytes(self.href), self.name)
         kind = document.get("type")
         rels = _rels(document)
-        if is_remote(self.href) and kind in (None, "Catalog") and "search" in rels:
-            from .api import StacApi
-
-            self.searched = True
-            for item, base in StacApi(self.href, document).search(self._query):
+        api = self._as_api(document)
+        if api is not None:
+            for item, base in api.search(self._query):
                 yield self._checked(item), base
         elif kind == "FeatureCollection" and "next" in rels:
             raise SourceError(

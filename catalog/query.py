@@ -29,6 +29,12 @@ class Query:
         Names of properties, with ``-`` before them for descending.
     limit
         At most so many distinct items.
+    ids
+        Of items; None for all.
+    fields
+        Names of the fields that are wanted, where the server can leave others out; None for all.
+    page
+        Items that the server may send at a time.
     """
 
     collections: tuple[str, ...] | None = None
@@ -37,3 +43,6 @@ class Query:
     filter: dict[str, Any] | None = None
     sortby: tuple[str, ...] | None = None
     limit: int | None = None
+    ids: tuple[str, ...] | None = None
+    fields: tuple[str, ...] | None = None
+    page: int = 200  # items of some collections weigh 50 kB, and servers give up on pages of 10 MB

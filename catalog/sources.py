@@ -24,6 +24,9 @@ from .scene import Scene
 from .signing import check_signer
 from .spec import BBox, SourceSpec, check_bbox
 
+if TYPE_CHECKING:
+    from .api import StacApi
+
 
 class Source:
     """A stream of scenes that can be iterated again and again, always in the same order.
@@ -187,13 +190,17 @@ class ItemSource(Source):
             scene_id = ids(item["id"], "\x1f".join(map(str, key)))
             try:
                 asset, bands = self._choose(item)
+                keys = (asset, *bands.values(), *self._side_assets)
+                item = with_alternates(item, keys, self.spec.alternate, self._file.name)  # noqa: PLW2901
             except NoAssetError as error:
                 if not swept:
                     raise  # the very first item: the job is wrong rather than the item
                 yield failed_scene(item, base, scene_id, str(error))
                 continue
             swept = True
-            yield item_scene(item, base, asset, scene_id, self._side_assets, bands)
+            yield item_scene(
+                item, base, asset, scene_id, self._side_assets, bands, sign=self.spec.sign
+            )
 
     def _choose(self, item: dict[str, Any]) -> tuple[str, dict[str, str]]:
         """The asset to sweep, and the asset of each band where it is one of several."""
