@@ -19,12 +19,15 @@ from rasterio.windows import Window
 from ..catalog.errors import RasterError
 from ..catalog.gdal import gdal_env
 from ..catalog.hrefs import gdal_path, public_href, scrub
+from ..catalog.signing import is_signed, signed_href
 from ._geo import ground_sample_distance
 from .bands import BandSelection, lay_out_bands
 from .pixels import Rectangle, Strip, overlap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ..catalog import Access
 
 
 class RasterSource:
@@ -33,13 +36,17 @@ class RasterSource:
     Parameters
     ----------
     href
-        File path or URL.
+        File path or unsigned URL.
     selection
         Bands and rescaling.
     resolution
         Wanted GSD in metres: the coarsest overview that is at least as fine is read.
     threads
         GDAL's decoding threads.
+    access
+        How the bucket wants to be asked.
+    sign
+        How the URL is signed: the job's ``source.sign``. A signature that expires meanwhile is replaced.
 
     Raises
     ------
@@ -54,18 +61,22 @@ class RasterSource:
         *,
         resolution: float | None = None,
         threads: int = 2,
+        access: Access | None = None,
+        sign: str | None = None,
     ) -> None:
         self.href = href
         self._name = public_href(href)
-        self._path = gdal_path(href)
+        self._env = gdal_env(href, access)
+        self._sign = sign
         self._selection = selection or BandSelection()
         # The option is GTiff's own; other drivers would warn about it.
-        tiff = PurePosixPath(self._path.split("?")[0]).suffix.lower() in {".tif", ".tiff"}
+        tiff = PurePosixPath(href.partition("?")[0]).suffix.lower() in {".tif", ".tiff"}
         self._options: dict[str, Any] = (
             {"NUM_THREADS": str(threads)} if tiff and threads > 1 else {}
         )
         # GDAL complains once about a corrupt block, and gives its wrong pixels from its cache later on.
         self._damaged: set[Rectangle] = set()
+        self._level: int | None = None
         self._dataset = self._open()
         try:
             self._describe(resolution)
@@ -74,13 +85,27 @@ class RasterSource:
             raise
 
     def _open(self, **options: Any) -> rasterio.DatasetReader:
+        """Open the level; where its URL is signed, once more with a fresh signature if need be."""
         try:
-            with rasterio.Env(**gdal_env(self.href)), warnings.catch_warnings():
+            return self._open_signed(anew=False, **options)
+        except RasterError:
+            if not is_signed(self.href, self._sign):
+                raise
+        # rasterio does not tell a 403 from other failures, so any may mean that a signature expired.
+        return self._open_signed(anew=True, **options)
+
+    def _open_signed(self, *, anew: bool, **options: Any) -> rasterio.DatasetReader:
+        if self._level is not None:
+            options["overview_level"] = self._level
+        path = gdal_path(signed_href(self.href, self._sign, anew=anew))
+        try:
+            with rasterio.Env(**self._env), warnings.catch_warnings():
                 # Missing georeferencing is no surprise here, and where it matters it is an error.
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                return rasterio.open(self._path, **self._options, **options)
+                return rasterio.open(path, **self._options, **options)
         except (RasterioError, OSError) as error:
-            raise RasterError(f"{self._name} can't be opened: {_reason(error)}.") from error
+            # Without its cause, whose text has the signed URL.
+            raise RasterError(f"{self._name} can't be opened: {_reason(error)}.") from None
 
     def _describe(self, resolution: float | None) -> None:
         dataset = self._dataset
@@ -93,16 +118,17 @@ class RasterSource:
         self._layout = lay_out_bands(dataset, self._name, self._selection)
         self._indexes = self._layout.indexes
         self.crop_channels: Mapping[str, tuple[int, ...]] = self._layout.crops
-        level = self._choose_overview(dataset, resolution)
-        if level is not None:
+        self._level = self._choose_overview(dataset, resolution)
+        if self._level is not None:
             dataset.close()
-            self._dataset = dataset = self._open(overview_level=level)
-        self._level = level
+            self._dataset = dataset = self._open()
         self.width, self.height = dataset.width, dataset.height
         self.count = len(self._indexes)
         rescaled = self._layout.ranges[0] is not None
         self.dtype = np.dtype(np.uint8 if rescaled else dataset.dtypes[self._indexes[0] - 1])
         self.block = dataset.block_shapes[self._indexes[0] - 1]
+        kinds = [np.dtype(dataset.dtypes[index - 1]) for index in set(self._indexes)]
+        self.pixel_bytes: float = sum(kind.itemsize for kind in kinds)
         flags = dataset.mask_flag_enums[self._indexes[0] - 1]
         self._nodata = dataset.nodata if MaskFlags.nodata in flags else None
         self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
@@ -129,22 +155,38 @@ class RasterSource:
         Raises
         ------
         RasterError
-            If the file is cut short or the server fails after GDAL's own retries.
+            If the file is cut short or the server fails after GDAL's own retries, and a fresh
+            signature, where there is one, does not help.
         """
-        window = Window(x0, y0, x1 - x0, y1 - y0)  # type: ignore[call-arg]
         bounds = (x0, y0, x1, y1)
         try:
-            with rasterio.Env(**gdal_env(self.href)), _complaints() as complaints:
-                data = self._dataset.read(list(self._indexes), window=window)
-                valid = self._valid(data, window)
-        except (RasterioError, OSError) as error:
-            raise RasterError(
-                f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
-            ) from error
+            data, valid, complaints = self._decode(bounds)
+        except RasterError:
+            if not is_signed(self.href, self._sign):
+                raise
+            # Once for each rectangle: a scene may well outlast several signatures.
+            self._dataset.close()
+            self._dataset = self._open_signed(anew=True, sharing=False)
+            data, valid, complaints = self._decode(bounds)
         if complaints:
             self._damaged |= set(self._localise(bounds))
         damaged = tuple(bad for bad in self._damaged if overlap(bad, bounds))
         return Strip(bounds, self._layout.to_bytes(data, valid), valid, damaged)
+
+    def _decode(
+        self, bounds: Rectangle
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, list[str]]:
+        """Pixels of a rectangle, which of them are data, and what GDAL has to say."""
+        x0, y0, x1, y1 = bounds
+        window = Window(x0, y0, x1 - x0, y1 - y0)  # type: ignore[call-arg]
+        try:
+            with rasterio.Env(**self._env), _complaints() as complaints:
+                data = self._dataset.read(list(self._indexes), window=window)
+                return data, self._valid(data, window), complaints
+        except (RasterioError, OSError) as error:
+            raise RasterError(
+                f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
+            ) from None
 
     def _valid(self, data: NDArray[Any], window: Window) -> NDArray[np.bool_] | None:
         if self._masked:
@@ -166,8 +208,7 @@ class RasterSource:
         x0, y0, x1, y1 = bounds
         high, wide = self.block
         damaged: list[Rectangle] = []
-        level = {} if self._level is None else {"overview_level": self._level}
-        with rasterio.Env(**gdal_env(self.href)), self._open(sharing=False, **level) as dataset:
+        with rasterio.Env(**self._env), self._open(sharing=False) as dataset:
             for top in range(y0 - y0 % high, y1, high):
                 for left in range(x0 - x0 % wide, x1, wide):
                     right, bottom = min(left + wide, self.width), min(top + high, self.height)
