@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import OutputError
+from .extent import Extent, one_of
 from .geoparquet import write_items
 from .hrefs import scrub
+from .mlm import UsedModel, describe_models
 from .records import COLLECTION, Records
-from .stacitems import PARQUET, PROCESSING, PROJECTION
+from .stacitems import GEOMETRY, PARQUET, PROCESSING, PROJECTION
 from .storage import MissingKeyError, Storage
 
 if TYPE_CHECKING:
+    import pystac
+
     from .spec import BBox
 
 SNAPSHOT = "items.parquet"
 
-_TABLE = "https://stac-extensions.github.io/table/v1.2.0/schema.json"
 _WORLD: BBox = (-180.0, -90.0, 180.0, 90.0)
 _SECRET_KEYS = ("secret", "password", "passwd", "token", "api_key", "access_key", "credential")
 
@@ -35,12 +38,19 @@ def write_collection(
     job: Mapping[str, Any],
     columns: Sequence[tuple[str, str, str]],
     models: Mapping[str, str],
+    used: Sequence[UsedModel] = (),
+    software: Mapping[str, str] | None = None,
+    lineage: str | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
     bbox: BBox | None = None,
     interval: tuple[datetime | None, datetime | None] = (None, None),
     license: str = "other",
     replace: bool = True,
 ) -> bool:
-    """Write ``collection.json``; equal arguments give equal bytes.
+    """Write ``collection.json``; equal arguments give equal bytes in an empty output.
+
+    Without `bbox` and `interval`, the extent and the summaries of the collection that stands are
+    kept: they are of its items, which stay. `write_snapshot` brings them up to date.
 
     Parameters
     ----------
@@ -56,6 +66,14 @@ def write_collection(
         (name, type, description) of each column of the data files.
     models
         Versions by name.
+    used
+        The same models in full, the detector first.
+    software
+        Versions by name.
+    lineage
+        What was done to the rasters, in a sentence or two.
+    labels
+        Values that columns can have, by the column's name.
     bbox, interval
         Extent in EPSG:4326 and time; the whole world and open where not known.
     replace
@@ -67,30 +85,21 @@ def write_collection(
         False if another collection stands and was left alone.
     """
     import pystac
+    from pystac.extensions.table import Column, TableExtension
+    from pystac.extensions.version import VersionExtension
 
-    table = [{"name": name, "type": kind, "description": text} for name, kind, text in columns]
+    extent = pystac.Extent(
+        pystac.SpatialExtent([list(bbox or _WORLD)]), pystac.TemporalExtent([list(interval)])
+    )
     collection = pystac.Collection(
         id=collection_id,
         description=description,
         license=license,
-        extent=pystac.Extent(
-            pystac.SpatialExtent([list(bbox or _WORLD)]),
-            pystac.TemporalExtent([list(interval)]),
-        ),
-        stac_extensions=[_TABLE, PROJECTION, PROCESSING],
-        # The processing extension demands somebody who did it.
-        providers=[
-            pystac.Provider(
-                "geosweep",
-                roles=[pystac.ProviderRole.PROCESSOR],
-                extra_fields={"processing:software": dict(models)},
-            )
-        ],
+        extent=extent,
+        stac_extensions=[PROJECTION, PROCESSING],
+        providers=[_processor(software or {}, lineage)],
+        summaries=pystac.Summaries({name: one_of(list(x)) for name, x in (labels or {}).items()}),
         extra_fields={
-            "table:columns": table,
-            "item_assets": {
-                "data": {"title": "Detections", "type": PARQUET, "roles": ["data"]},
-            },
             "geosweep:fingerprint": fingerprint,
             "geosweep:models": dict(models),
             "geosweep:job": without_secrets(dict(job)),
@@ -104,9 +113,21 @@ def write_collection(
             )
         },
     )
+    collection.item_assets["data"] = pystac.ItemAssetDefinition.create(
+        "Detections", None, PARQUET, ["data"]
+    )
+    VersionExtension.ext(collection, add_if_missing=True).version = fingerprint
+    table = TableExtension.ext(collection, add_if_missing=True)
+    table.columns = [
+        Column({"name": name, "type": kind, "description": text}) for name, kind, text in columns
+    ]
+    table.primary_geometry = GEOMETRY
+    describe_models(collection, used, framework_version=(software or {}).get("torch", ""))
     collection.links = [pystac.Link("root", f"./{COLLECTION}", pystac.MediaType.JSON)]
     document = collection.to_dict(include_self_link=False, transform_hrefs=False)
-    data = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False).encode()
+    if bbox is None and interval == (None, None):
+        _keep_extent(document, read_collection(storage) or {})
+    data = _encoded(document)
     if not replace:
         return storage.put_if_absent(COLLECTION, data)
     storage.put(COLLECTION, data)
@@ -137,13 +158,45 @@ def read_collection(storage: Storage) -> dict[str, Any] | None:
 def write_snapshot(storage: Storage) -> int:
     """Write ``items.parquet``, the stac-geoparquet of all items; returns how many.
 
-    Items stand in the order of their keys, so that equal items give equal rows.
+    Items stand in the order of their keys, so that equal items give equal rows. The collection's
+    extent and summaries become those of the items.
     """
+    extent = Extent()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / SNAPSHOT
-        count = write_items(Records(storage).items(), path)
+        count = write_items(extent.watch(Records(storage).items()), path)
         storage.put_file(SNAPSHOT, path)
+    collection = read_collection(storage)
+    if collection is not None:
+        before = _encoded(collection)
+        extent.describe(collection)
+        if _encoded(collection) != before:
+            storage.put(COLLECTION, _encoded(collection))
     return count
+
+
+def _processor(software: Mapping[str, str], lineage: str | None) -> pystac.Provider:
+    """Who did it, which the processing extension demands of a collection."""
+    import pystac
+
+    fields: dict[str, Any] = {"processing:software": dict(software)}
+    if lineage is not None:
+        fields["processing:lineage"] = lineage
+    roles = [pystac.ProviderRole.PROCESSOR]
+    return pystac.Provider("geosweep", roles=roles, extra_fields=fields)
+
+
+def _keep_extent(document: dict[str, Any], standing: dict[str, Any]) -> None:
+    """Take over what `write_snapshot` found out about the items."""
+    if "extent" in standing:
+        document["extent"] = standing["extent"]
+    codes = standing.get("summaries", {}).get("proj:code")
+    if codes is not None:
+        document.setdefault("summaries", {})["proj:code"] = codes
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False).encode()
 
 
 def without_secrets(value: Any) -> Any:

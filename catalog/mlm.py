@@ -23,6 +23,7 @@ Task = Literal["object-detection", "classification", "scene-classification"]
 
 # What the extension takes for a version; others are left out.
 _SEMANTIC = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[\w.-]+)?(\+[0-9A-Za-z.-]+)?")
+_LICENCE = re.compile(r"[\w.+-]+")  # what STAC takes for one: an SPDX identifier
 _ROWS: dict[str, str] = {
     "object-detection": "detection",
     "classification": "detection",
@@ -58,7 +59,7 @@ class UsedModel:
     artifact
         What wrote the weights file, for example ``safetensors.torch.save_file``.
     licence
-        An SPDX expression; empty where not known.
+        An SPDX identifier; what is none is left out.
     """
 
     role: str
@@ -101,6 +102,9 @@ def describe_models(
         input=[_input(model) for model in models],
         output=[_output(model) for model in models],
     )
+    # pystac writes null for what it wasn't told, and null would say that training began from scratch.
+    for unknown in ("mlm:pretrained_source", "mlm:accelerator"):
+        collection.extra_fields.pop(unknown, None)
     for model in models:
         if model.href is not None:
             _add_asset(collection, model, framework_version)
@@ -116,13 +120,13 @@ def _add_asset(collection: pystac.Collection, model: UsedModel, framework_versio
         "mlm:tasks": [model.task],
         "mlm:framework": "PyTorch",
         "mlm:framework_version": _semantic(framework_version),
-        "license": model.licence,
+        "license": model.licence if _LICENCE.fullmatch(model.licence) else "",
     }
     asset = pystac.Asset(
         public_href(model.href or ""),
         title=model.name,
         description=f"weights of {model.role}",
-        media_type="application/octet-stream; application=pytorch",
+        media_type="application/octet-stream",
         roles=["mlm:model", "mlm:weights"],
         extra_fields={name: value for name, value in fields.items() if value},
     )

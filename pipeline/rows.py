@@ -91,6 +91,11 @@ class RowSchema:
             ],
         )
 
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Values of the columns that have few."""
+        return {"label": self.labels} | {f"{crop.name}_label": crop.labels for crop in self.crops}
+
     def describe(self) -> list[tuple[str, str, str]]:
         """Name, type and meaning of each column."""
         meanings = dict(_MEANINGS)
@@ -257,6 +262,7 @@ def write_geoparquet(table: pa.Table, path: Path, crs: str | None) -> None:
 
 def to_geodataframe(table: pa.Table, crs: str | None) -> gpd.GeoDataFrame:
     """Rows as a frame, without the `bbox` column, which only serves files."""
-    frame = table.drop_columns(["bbox", "geometry"]).to_pandas()
+    plain = [name for name in table.column_names if name not in ("bbox", "geometry")]
+    frame = table.select(plain).to_pandas()
     geometry = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
     return gpd.GeoDataFrame(frame, geometry=geometry, crs=crs)

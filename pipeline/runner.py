@@ -18,7 +18,8 @@ from .commit import SceneOutcome, finished
 from .planner import ScenePlan
 from .progress import RunProgress
 from .result import COUNTS, Failure, Result
-from .settings import Settings
+from .settings import Settings, software_versions
+from .used_models import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -155,6 +156,10 @@ def _claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:
         job=job.to_public_dict(),
         columns=settings.schema.describe(),
         models=settings.models,
+        used=settings.used,
+        software=software_versions(),
+        lineage=lineage(job, settings.used),
+        labels=settings.schema.classes,
     )
 
 
@@ -205,7 +210,6 @@ def _sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) 
     counts["scenes"] = len(plan.scenes)
     timings: dict[str, float] = {}
     failures: list[Failure] = []
-    files: list[str] = []
     wanted = {scene.id for scene in plan.scenes}
     for record in _records_of(storage, wanted):
         counts[record.status] += 1
@@ -215,8 +219,6 @@ def _sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) 
             timings[name] = timings.get(name, 0.0) + value
         if record.status == "failed":
             failures.append(Failure(record.scene.id, record.error or "unknown"))
-        if record.data is not None:
-            files.append(record.data)
     counts["unfinished"] = len(plan.scenes) - sum(
         counts[status] for status in ("succeeded", "empty", "failed")
     )
@@ -227,8 +229,8 @@ def _sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) 
         timings=timings,
         engine=engine,
         _storage=storage,
-        _files=sorted(files),
         _schema=settings.schema,
+        _planned=lambda member: member.scene_id in wanted,
     )
 
 

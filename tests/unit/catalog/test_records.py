@@ -80,6 +80,7 @@ def _collection(storage, **fields):
         "job": {"name": "trees", "output": {"path": "out"}},
         "columns": [("detection_id", "string", "hash"), ("score", "float", "0 to 1")],
         "models": {"geosweep/tree": "abc"},
+        "software": {"geosweep": "0.1.0"},
     }
     return write_collection(storage, **(usual | fields))
 
@@ -183,7 +184,7 @@ def test_collection_is_valid_and_stable(storage):
     _validate(collection)
     assert collection["geosweep:fingerprint"] == "f1"
     (provider,) = collection["providers"]
-    assert provider["processing:software"] == {"geosweep/tree": "abc"}  # the extension needs one
+    assert provider["processing:software"] == {"geosweep": "0.1.0"}  # the extension needs one
     assert collection["table:columns"][1]["name"] == "score"
 
 
