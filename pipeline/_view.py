@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import shapely
 import shapely.affinity
 from pyproj import CRS, Transformer
 
 from ..catalog import Records
 from ..catalog.hrefs import public_href
+from ..catalog.sharedfiles import member_of
 from ._imagery import Preview, read_preview
-from .outputs import open_output, read_rows
+from .outputs import crs_of_rows, open_files, open_output
+from .rows import to_geodataframe
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -122,15 +125,21 @@ def read_view(output: str | Path, *, max_detections: int) -> View:
     records = sorted(Records(storage).all(), key=lambda record: record.scene.id)
     scenes = [_scene_view(record) for record in records]
     gatherer = _Gatherer(max_detections)
-    georeferenced = (job.get("output") or {}).get("crs", "EPSG:4326") is not None
+    crs = crs_of_rows(collection)
+    georeferenced = crs is not None
     if georeferenced:
         for scene, record in zip(scenes, records, strict=True):
             scene.outline = _to_mercator(record.scene.footprint)
     else:
         _lay_side_by_side(scenes, records)
-    for scene, record in zip(scenes, records, strict=True):
-        if record.data is not None:
-            gatherer.add(read_rows(storage, record.data, _looked_at), scene)
+    by_id = {scene.id: scene for scene in scenes}
+    for file in open_files(storage, filter(None, map(member_of, records)), empty=True):
+        columns = [name for name in file.names if _looked_at(name)]
+        gatherer.expect(columns)
+        for batch in file.batches(columns):
+            frame = to_geodataframe(pa.Table.from_batches([batch]), crs)
+            for name, rows in frame.groupby("scene_id", sort=False):
+                gatherer.add(gpd.GeoDataFrame(rows), by_id[str(name)])
     source = job.get("source") or {}
     view = View(
         name=str(collection.get("id") or job.get("name") or "geosweep"),
@@ -153,7 +162,7 @@ def read_view(output: str | Path, *, max_detections: int) -> View:
 
 
 def _looked_at(column: str) -> bool:
-    return not column.endswith("_scores")
+    return column != "bbox" and not column.endswith("_scores")
 
 
 def _scene_view(record: SceneRecord) -> SceneView:
@@ -201,7 +210,7 @@ def _lay_side_by_side(scenes: list[SceneView], records: list[SceneRecord]) -> No
 
 
 class _Gatherer:
-    """Collects detections scene by scene, and never keeps many more than may be drawn."""
+    """Collects detections of one scene after the other, and never keeps many more than may be drawn."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -212,13 +221,18 @@ class _Gatherer:
         self.unplaced = 0
         self.notes: list[str] = []
 
+    def expect(self, columns: list[str]) -> None:
+        """Take note of a file's columns: there are categories without detections, too."""
+        for column in columns:
+            if column == "label" or column.endswith("_label"):
+                self._totals.setdefault(column, Counter())
+
     def add(self, frame: gpd.GeoDataFrame, scene: SceneView) -> None:
         self.total += len(frame)
-        for column in _category_columns(frame):
-            values = frame[column].astype(object).where(frame[column].notna(), None)
-            self._totals.setdefault(column, Counter()).update(values.to_list())
-        if frame.empty:
-            return
+        for column, counts in self._totals.items():
+            if column in frame:
+                values = frame[column].astype(object).where(frame[column].notna(), None)
+                counts.update(values.to_list())
         placed = self._place(frame, scene)
         self._frames.append(placed)
         self._held += len(placed)
@@ -258,7 +272,3 @@ class _Gatherer:
 
     def sorted_totals(self) -> dict[str, dict[str | None, int]]:
         return {column: dict(counts.most_common()) for column, counts in self._totals.items()}
-
-
-def _category_columns(frame: gpd.GeoDataFrame) -> list[str]:
-    return [name for name in frame.columns if name == "label" or name.endswith("_label")]

@@ -147,10 +147,12 @@ class Committer:
         # written by a run at our side.
         old = self._records.read(task.scene.id)
         if old is not None and _settled(old, record):
-            # Its rows may have moved into a shared file; then nobody will ever point to ours.
-            if data is not None and old.data != data:
+            if data is None or old.data in (None, data):
+                return
+            # Its rows have moved into a shared file: ours is one too many, unless that one is lost.
+            if self._storage.exists(old.data):
                 self._storage.delete(data)
-            return
+                return
         self._records.commit(record, replace=True)
         if old is not None and old.data is not None and old.data != data and own_file(old):
             self._storage.delete(old.data)

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from affine import Affine
 from pyproj import CRS
 
 from ..catalog import Records
 from ..catalog.errors import JobError, OutputError
+from ..catalog.sharedfiles import member_of
 from ._cells import HELD, CellSums, Tile
 from ._centroids import centroids
 from ._geo import to_map, transformer
 from ._grid_spec import EQUAL_AREA, GridSpec, Layer, areal_spread, layers_of
+from .outputs import open_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..catalog import Storage
+    from ..catalog.sharedfiles import Member
+    from .outputs import DataFile
 
 log = logging.getLogger("geosweep")
 
-_ROWS = 65_536
 _MOST_VALUES = 256
 _NAMED_FILES = 3
 _EQUAL = 1.02
@@ -91,8 +91,8 @@ class DetectionGrid:
         """The fixed layers, then one for each value of the `by` column, sorted, null last."""
         return layers_of(self.spec.by, self._codes)
 
-    def add(self, file: pq.ParquetFile) -> int:
-        """Add a data file, row group by row group; returns how many of it have no place in the grid.
+    def add(self, file: DataFile) -> int:
+        """Add a data file's rows, batch by batch; returns how many have no place in the grid.
 
         Raises
         ------
@@ -101,10 +101,10 @@ class DetectionGrid:
         """
         by = self.spec.by
         if by is not None:
-            _check_by(by, file.schema_arrow)
+            _check_by(by, file.parquet.schema_arrow)
         columns = ["geometry", "score", "area_m2", *([] if by is None else [by])]
         outside = 0
-        for batch in _batches(file, columns):
+        for batch in file.batches(columns):
             points = centroids(batch["geometry"], geographic=self._geographic)
             x, y = self._transformer.transform(points[:, 0], points[:, 1])
             there = np.isfinite(x) & np.isfinite(y)
@@ -139,12 +139,12 @@ class DetectionGrid:
 
 def gather(
     storage: Storage,
-    files: Iterable[str],
+    scenes: Iterable[Member] | None,
     source_crs: str | None,
     spec: GridSpec,
     folder: Path,
 ) -> DetectionGrid:
-    """Put the detections of data files into a grid; a warning counts those that have no place in it.
+    """Put the detections of scenes into a grid; a warning counts those that have no place in it.
 
     Raises
     ------
@@ -160,10 +160,9 @@ def gather(
         )
     grid = DetectionGrid(spec, source_crs, folder)
     strayed: list[str] = []
-    for key in files:
-        with _opened(storage, key) as file:
-            if grid.add(file) and len(strayed) <= _NAMED_FILES:
-                strayed.append(key)
+    for file in open_files(storage, scenes):
+        if grid.add(file) and len(strayed) <= _NAMED_FILES:
+            strayed.append(file.key)
     if strayed:
         named = ", ".join(strayed[:_NAMED_FILES]) + (" …" if len(strayed) > _NAMED_FILES else "")
         log.warning(
@@ -186,8 +185,8 @@ def _spread(grid: DetectionGrid) -> float:
     return areal_spread(grid.spec.crs, *to_map(grid.transform, column, row))
 
 
-class CommittedFiles:
-    """Keys of the data files that count, by the output's commit records.
+class CommittedScenes:
+    """What the output's commit records say of their rows.
 
     Parameters
     ----------
@@ -205,40 +204,16 @@ class CommittedFiles:
         self._storage = storage
         self.interval: tuple[datetime, datetime] | None = None
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Member]:
         for record in Records(self._storage).all():
-            if record.data is None:
+            member = member_of(record)
+            if member is None:
                 continue
             time = record.scene.datetime
             if time is not None:
                 first, last = self.interval or (time, time)
                 self.interval = min(first, time), max(last, time)
-            yield record.data
-
-
-def crs_of_rows(collection: dict[str, Any]) -> str | None:
-    """CRS of an output's rows, by its collection; None for pixels."""
-    job = collection.get("geosweep:job") or {}
-    return (job.get("output") or {}).get("crs", "EPSG:4326")
-
-
-@contextmanager
-def _opened(storage: Storage, key: str) -> Iterator[pq.ParquetFile]:
-    path = storage.local_path(key)
-    try:
-        with pq.ParquetFile(path if path is not None else io.BytesIO(storage.get(key))) as file:
-            yield file
-    except (OSError, pa.ArrowException) as error:
-        raise OutputError(
-            f"The data file {key}, which an item points to, can't be read; run the job again with "
-            "--overwrite."
-        ) from error
-
-
-def _batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    # One iterator over the whole file would keep something of each row group until its end.
-    for group in range(file.num_row_groups):
-        yield from file.iter_batches(_ROWS, row_groups=[group], columns=columns)
+            yield member
 
 
 def _check_by(by: str, schema: pa.Schema) -> None:

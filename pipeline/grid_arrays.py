@@ -12,14 +12,15 @@ import numpy as np
 from ..catalog.errors import OutputError
 from ._cells import TILE
 from ._grid_spec import EQUAL_AREA, GridSpec, layer_values
-from .grid import CommittedFiles, DetectionGrid, crs_of_rows, gather
-from .outputs import open_output
+from .grid import DetectionGrid, gather
+from .outputs import crs_of_rows, open_output
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
     from ..catalog import Storage
+    from ..catalog.sharedfiles import Member
     from ._grid_spec import Layer
 
 _MOST_BYTES = 4 << 30
@@ -65,17 +66,17 @@ def density_grid(
     """
     spec = GridSpec(cell, crs, by)
     storage, collection = open_output(output)
-    return grid_dataset(storage, CommittedFiles(storage), crs_of_rows(collection), spec)
+    return grid_dataset(storage, None, crs_of_rows(collection), spec)
 
 
 def grid_dataset(
-    storage: Storage, files: Iterable[str], source_crs: str | None, spec: GridSpec
+    storage: Storage, scenes: Iterable[Member] | None, source_crs: str | None, spec: GridSpec
 ) -> xr.Dataset:
-    """The dataset of `density_grid`, over given data files."""
+    """The dataset of `density_grid`, over the rows of some scenes; None for all."""
     import xarray as xr
 
     with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
-        grid = gather(storage, files, source_crs, spec, Path(folder))
+        grid = gather(storage, scenes, source_crs, spec, Path(folder))
         arrays = _filled(grid)
     layers = grid.layers
     variables: dict[str, Any] = {}

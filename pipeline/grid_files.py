@@ -21,8 +21,8 @@ from ..catalog.hrefs import public_href
 from ._cells import TILE
 from ._grid_item import item_of
 from ._grid_spec import EQUAL_AREA, GridSpec, layer_values
-from .grid import CommittedFiles, DetectionGrid, crs_of_rows, gather
-from .outputs import open_output
+from .grid import CommittedScenes, DetectionGrid, gather
+from .outputs import crs_of_rows, open_output
 
 FOLDER = "density"
 _MOST_CELLS = 1 << 34
@@ -105,10 +105,10 @@ def write_density(
     storage, collection = open_output(output)
     name = "density" if path is None else Path(path).stem
     item_key, key = f"{FOLDER}/{name}.json", f"{FOLDER}/{name}.tif"
-    files = CommittedFiles(storage)
+    scenes = CommittedScenes(storage)
     with tempfile.TemporaryDirectory(prefix="geosweep-") as work:
         folder = Path(work)
-        grid = gather(storage, files, crs_of_rows(collection), spec, folder)
+        grid = gather(storage, scenes, crs_of_rows(collection), spec, folder)
         made = _write_cog(grid, folder, public_href(str(output)))
         size = made.stat().st_size
         item_at = storage.local_path(item_key)
@@ -119,7 +119,7 @@ def write_density(
             _place(made, Path(path))
             if item_at is not None:
                 href = Path(os.path.relpath(Path(path).absolute(), item_at.parent)).as_posix()
-    item = item_of(grid, files.interval, collection, name=name, href=href, size=size)
+    item = item_of(grid, scenes.interval, collection, name=name, href=href, size=size)
     storage.put(item_key, json.dumps(item, indent=1, allow_nan=False, ensure_ascii=False).encode())
     return DensityFile(
         path=storage.uri(key) if path is None else str(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from ..catalog import Storage
+    from ..catalog.sharedfiles import Member
 
 COUNTS = (
     "windows",
@@ -74,8 +76,8 @@ class Result:
     engine: str
     devices: list[str] = field(default_factory=list)
     _storage: Storage | None = None
-    _files: list[str] = field(default_factory=list)
     _schema: RowSchema | None = None
+    _planned: Callable[[Member], bool] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -89,14 +91,14 @@ class Result:
 
     def to_arrow(self) -> pa.Table:
         """All committed rows, as one table with the output's columns."""
+        from .outputs import open_files
+
         assert self._storage is not None
         assert self._schema is not None
-        import pyarrow.parquet as pq
-
         schema = self._schema.arrow
         tables = [
-            pq.read_table(pa.BufferReader(self._storage.get(key)), schema=schema)
-            for key in self._files
+            file.read(schema.names).cast(schema)
+            for file in open_files(self._storage, self._members())
         ]
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
@@ -108,24 +110,38 @@ class Result:
     def dataset(self) -> pads.Dataset:
         """The committed files as a pyarrow dataset, to be scanned without loading them all.
 
+        It is a picture of this moment: files that a later run or `catalog compact` removes are missing
+        from then on.
+
         Raises
         ------
         OutputError
             If the output is on an object store: open its files by `items.parquet` there.
         """
-        import pyarrow.dataset as pads
-
         from ..catalog.errors import OutputError
+        from .livedataset import LiveDataset, LiveFile
+        from .outputs import open_files
 
         assert self._storage is not None
         assert self._schema is not None
-        paths = [self._storage.local_path(key) for key in self._files]
-        if any(path is None for path in paths):
+        if self._storage.local_path("data") is None:
             raise OutputError(
                 f"{self.output} is not on a local disk; use to_arrow(), or point your engine at the "
                 "data assets listed in items.parquet."
             )
-        return pads.dataset([str(path) for path in paths], schema=self._schema.arrow)
+        files = (
+            LiveFile(path, file.scenes if file.dead else None)
+            for file in open_files(self._storage, self._members())
+            if (path := self._storage.local_path(file.key)) is not None
+        )
+        return LiveDataset.over(files, self._schema.arrow)
+
+    def _members(self) -> Iterator[Member]:
+        """What the records of the run's scenes say of their rows, as of now."""
+        from ..catalog.sharedfiles import members
+
+        assert self._storage is not None
+        return filter(self._planned, members(self._storage))
 
     def to_xarray(
         self, cell: float = 100.0, crs: str = "EPSG:6933", *, by: str | None = None
@@ -159,7 +175,8 @@ class Result:
 
         assert self._storage is not None
         assert self._schema is not None
-        return grid_dataset(self._storage, self._files, self._schema.crs, GridSpec(cell, crs, by))
+        spec = GridSpec(cell, crs, by)
+        return grid_dataset(self._storage, self._members(), self._schema.crs, spec)
 
     def report(self) -> dict[str, Any]:
         """The content of `run.json`."""

@@ -22,6 +22,7 @@ from geosweep.catalog.errors import GeosweepError, JobError, OutputError
 from geosweep.pipeline import density_grid, read_output, write_density
 from geosweep.pipeline._grid_spec import GridSpec
 from geosweep.pipeline.grid import DetectionGrid
+from geosweep.pipeline.outputs import DataFile
 from tests.grids import output_of, rows_at
 from tests.outputs import make_output
 
@@ -223,7 +224,7 @@ def arrow_peak(folder, groups):
     try:
         grid = DetectionGrid(GridSpec(1000), "EPSG:4326", folder)
         with pq.ParquetFile(folder / "rows") as file:
-            grid.add(file)
+            grid.add(DataFile("rows", frozenset(), file, dead=0))
     finally:
         pa.set_memory_pool(before)
     assert grid.inside == groups * 10_000
