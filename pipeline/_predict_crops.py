@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..catalog import SideAsset
 from ..catalog.errors import JobError
 from ..catalog.spec import as_pairs
 from ..catalog.strict import checked
@@ -101,7 +102,9 @@ class PredictCrops:
     def cutter(self, reopen: Callable[[], PixelSource]) -> SceneCrops:
         """What cuts the crops; `reopen` opens the swept raster again."""
         others = {
-            name: ground_raster(href, f"crop model {name}", self.models[name], self.requests[name])
+            name: ground_raster(
+                SideAsset(href), f"crop model {name}", self.models[name], self.requests[name]
+            )
             for name, href in self.rasters.items()
         }
         return SceneCrops(reopen, others, {n: model.expand for n, model in self.models.items()})

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from rasterio.enums import ColorInterp
 
 from ..catalog.errors import RasterError
-from ..models.data.headers import band_number
+from ..models.data.headers import Banded, band_number
 
 if TYPE_CHECKING:
-    import rasterio
     from numpy.typing import NDArray
 
 Bands = tuple[int | str, ...]
@@ -33,6 +32,25 @@ class BandRequest:
         return self.bands is not None or self.rescale is not None
 
 
+class BandTable(Banded, Protocol):
+    """What is to be known of a raster's bands to choose some: an open raster tells, or a stack."""
+
+    @property
+    def indexes(self) -> Sequence[int]:
+        """Their numbers, from 1."""
+        ...
+
+    @property
+    def dtypes(self) -> Sequence[str]:
+        """Their data types."""
+        ...
+
+    @property
+    def colorinterp(self) -> Sequence[ColorInterp]:
+        """What they are."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BandSelection:
     """Which bands to take and how to bring them to 8 bit.
@@ -46,7 +64,7 @@ class BandSelection:
         (low, high) for each band, or one for all: mapped to 0–255 and clipped, by rio-tiler.
     use
         ``detector`` demands three bands of 8 bit after selection and rescaling; ``crops`` bands of 8
-        bit or floats; ``anyone`` nothing.
+        bit or floats; ``anyone`` nothing; ``stack`` the band of the one name given, or the only one.
     crops
         What crop models want of the same raster, by column prefix: it is read in the same go, as
         further channels.
@@ -54,7 +72,7 @@ class BandSelection:
 
     bands: Bands | None = None
     rescale: Ranges | None = None
-    use: Literal["detector", "crops", "anyone"] = "detector"
+    use: Literal["detector", "crops", "stack", "anyone"] = "detector"
     crops: Mapping[str, BandRequest] = field(default_factory=dict)
 
 
@@ -111,9 +129,7 @@ def select_bands(
     return BandSelection(tuple(bands) if bands is not None else None, pairs, crops=dict(crops))
 
 
-def lay_out_bands(
-    dataset: rasterio.DatasetReader, name: str, selection: BandSelection
-) -> BandLayout:
+def lay_out_bands(dataset: BandTable, name: str, selection: BandSelection) -> BandLayout:
     """Decide which channels to read of an opened raster.
 
     Raises
@@ -139,9 +155,11 @@ def lay_out_bands(
 
 
 def _own_bands(
-    dataset: rasterio.DatasetReader, name: str, selection: BandSelection, key: str
+    dataset: BandTable, name: str, selection: BandSelection, key: str
 ) -> tuple[int, ...]:
     wanted = selection.bands
+    if selection.use == "stack":
+        return (_stacked_band(dataset, name, str((wanted or ("",))[0])),)
     if wanted is not None:
         indexes = tuple(
             band_number(dataset, band, name=name, asker=f"{key}.bands") for band in wanted
@@ -170,8 +188,20 @@ def _own_bands(
     )
 
 
+def _stacked_band(dataset: BandTable, name: str, band: str) -> int:
+    colours = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
+    if len(colours) == 1:
+        return colours[0]
+    if band in dataset.descriptions:
+        return band_number(dataset, band, name=name)
+    raise RasterError(
+        f"{name} has {len(colours)} bands, none of them named '{band}', and a scene of several assets "
+        "takes one from each: name other assets in source.bands, or this one in source.asset."
+    )
+
+
 def _own_ranges(
-    dataset: rasterio.DatasetReader,
+    dataset: BandTable,
     name: str,
     selection: BandSelection,
     key: str,
@@ -182,6 +212,8 @@ def _own_ranges(
             f"{name} holds palette indices, not colours; expand it first with "
             "gdal_translate -expand rgb."
         )
+    if selection.use == "stack":
+        return (None,)
     if selection.rescale is not None:
         return _for_each(selection.rescale, len(own), f"{key}.rescale")
     kinds = {dataset.dtypes[index - 1] for index in own}
@@ -209,7 +241,7 @@ def _for_each(ranges: Ranges, count: int, key: str) -> Ranges:
 
 
 def _crop_channels(
-    dataset: rasterio.DatasetReader,
+    dataset: BandTable,
     name: str,
     crop: str,
     request: BandRequest,

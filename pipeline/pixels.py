@@ -67,6 +67,8 @@ class PixelSource(Protocol):
     crs: str | None
     crop_channels: Mapping[str, tuple[int, ...]]
     """The channels of those crop models that want others than the first three."""
+    pixel_bytes: float
+    """Bytes that are decoded for a pixel of the level."""
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
         """Decode a rectangle of the level."""
@@ -108,6 +110,7 @@ class ArraySource:
         self.count, self.height, self.width = self._array.shape
         self.full_size = (self.width, self.height)
         self.dtype = self._array.dtype
+        self.pixel_bytes: float = self.count
         self.block: tuple[int, int] = (256, self.width)
         self.transform: Affine | None = None
         self.crs: str | None = None

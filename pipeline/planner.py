@@ -13,7 +13,7 @@ import numpy as np
 from ..catalog import Scene, open_source
 from ..catalog.errors import GeosweepError
 from ._geo import pixel_area_m2
-from .bands import BandRequest
+from .crop_requests import crop_requests, side_bands
 from .ownership import Ownership
 from .region import Region
 from .scene_reader import SceneTask, open_raster, plan_scene
@@ -40,7 +40,12 @@ class ScenePlan:
     """
 
     def __init__(self, job: Job, *, limit: int | None = None) -> None:
-        source = open_source(job.source, bbox=job.source.bbox, side_assets=job.crop_assets)
+        source = open_source(
+            job.source,
+            bbox=job.source.bbox,
+            side_assets=job.crop_assets,
+            side_bands=side_bands(job),
+        )
         self._every: list[Scene] = list(source)
         self.scenes = self._every if limit is None else self._every[:limit]
         self.duplicates = source.duplicates
@@ -131,13 +136,14 @@ def plan(
         As the run itself would.
     """
     scenes = ScenePlan(job, limit=limit)
+    requests = crop_requests(job)
     totals = {"windows": 0, "read": 0, "aoi": 0, "owned": 0, "pixels": 0, "bytes": 0}
     unreadable, area = 0, 0.0
     for task in scenes.tasks():
         try:
             if task.scene.error is not None:
                 raise GeosweepError(task.scene.error)
-            source = open_raster(task.scene.href, job, _asked_bands(job), threads=1)
+            source = open_raster(task.scene, job, requests, threads=1)
         except GeosweepError:
             unreadable += 1
             continue
@@ -151,7 +157,7 @@ def plan(
             totals["aoi"] += windows.outside_aoi
             totals["owned"] += windows.owned_elsewhere
             totals["pixels"] += pixels
-            totals["bytes"] += pixels * source.count * source.dtype.itemsize
+            totals["bytes"] += round(pixels * source.pixel_bytes)
             if header.transform is not None and header.crs is not None:
                 full = pixels * header.scale[0] * header.scale[1]
                 area += full * pixel_area_m2(header.transform, header.size, header.crs) / 1e6
@@ -176,16 +182,6 @@ def plan(
         hours=hours,
         cost=cost,
     )
-
-
-def _asked_bands(job: Job) -> dict[str, BandRequest]:
-    """Bands that the job names for crop models; what models want by themselves is not looked up here."""
-    asked = {
-        spec.name: BandRequest(spec.bands, spec.rescale)
-        for spec in job.crop_models
-        if spec.asset is None
-    }
-    return {name: request for name, request in asked.items() if request}
 
 
 def _covered_pixels(

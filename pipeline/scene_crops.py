@@ -14,6 +14,7 @@ from .raster import RasterSource
 from .scene_reader import open_scene
 
 if TYPE_CHECKING:
+    from ..catalog import SideAsset
     from ..models import CropModel
     from .detect import Found
     from .pixels import PixelSource
@@ -55,12 +56,13 @@ class SceneCrops:
             expand[spec.name] = model.expand if spec.expand is None else spec.expand
             if spec.asset is not None:
                 others[spec.name] = ground_raster(
-                    task.scene.assets[spec.asset].href,
+                    task.scene.assets[spec.asset],
                     f"crop model {spec.name}, asset '{spec.asset}'",
                     model,
                     settings.crop_bands[spec.name],
+                    sign=settings.job.source.sign,
                 )
-        return cls(lambda: open_scene(task.scene.href, settings, threads=1), others, expand)
+        return cls(lambda: open_scene(task.scene, settings, threads=1), others, expand)
 
     def cut(self, name: str, found: Found, batch: WindowBatch, header: SceneHeader) -> Cut:
         """Cut the crops of detections in a batch's windows for crop model `name`.
@@ -84,7 +86,10 @@ class SceneCrops:
             reader.close()
 
 
-def ground_raster(href: str, who: str, model: CropModel, request: BandRequest) -> GroundRaster:
+def ground_raster(
+    asset: SideAsset, who: str, model: CropModel, request: BandRequest, *, sign: str | None = None
+) -> GroundRaster:
     """The raster that a crop model takes its crops from, with the bands it wants."""
     selection = BandSelection(request.bands, request.rescale, use="crops")
-    return GroundRaster(partial(RasterSource, href, selection, threads=1), who, model.crop_bands)
+    opened = partial(RasterSource, asset.href, selection, threads=1, access=asset.access, sign=sign)
+    return GroundRaster(opened, who, model.crop_bands)

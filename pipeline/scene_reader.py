@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from affine import Affine
@@ -11,10 +12,11 @@ from affine import Affine
 from ..catalog.errors import RasterError
 from ..catalog.hrefs import public_href
 from ._geo import ground_sample_distance
-from .bands import BandRequest, select_bands
+from .bands import BandRequest, BandSelection, select_bands
 from .pixels import PixelSource
 from .raster import RasterSource
 from .region import Region, WindowPlan
+from .stacked import StackedSource
 from .stream import StreamCounts, WindowBatch, stream_windows
 from .windows import WindowGrid
 
@@ -92,7 +94,7 @@ class SceneReader:
     @classmethod
     def open(cls, task: SceneTask, settings: Settings, *, threads: int = 2) -> SceneReader:
         """Open a task's raster as the job asks."""
-        source = open_scene(task.scene.href, settings, threads=threads)
+        source = open_scene(task.scene, settings, threads=threads)
         return cls(source, settings.job.windows, task.region)
 
     def batches(self, batch_size: int) -> Iterator[WindowBatch]:
@@ -110,17 +112,17 @@ class SceneReader:
         self._source.close()
 
 
-def open_scene(href: str, settings: Settings, *, threads: int = 2) -> RasterSource:
-    """Open a raster with the job's bands, rescaling and resolution, and those of its crop models."""
+def open_scene(scene: Scene, settings: Settings, *, threads: int = 2) -> PixelSource:
+    """Open a scene with the job's bands, rescaling and resolution, and those of its crop models."""
     others = {spec.name for spec in settings.job.crop_models if spec.asset is not None}
     requests = {n: bands for n, bands in settings.crop_bands.items() if bands and n not in others}
-    return open_raster(href, settings.job, requests, threads=threads)
+    return open_raster(scene, settings.job, requests, threads=threads)
 
 
 def open_raster(
-    href: str, job: Job, crops: Mapping[str, BandRequest], *, threads: int = 2
-) -> RasterSource:
-    """Open a raster with the job's bands, rescaling and resolution.
+    scene: Scene, job: Job, crops: Mapping[str, BandRequest], *, threads: int = 2
+) -> PixelSource:
+    """Open a scene's raster, or all of them, with the job's bands, rescaling and resolution.
 
     Parameters
     ----------
@@ -133,12 +135,24 @@ def open_raster(
         Also if the job wants map coordinates and the raster has none.
     """
     selection = select_bands(job.source.bands, job.source.rescale, crops)
-    source = RasterSource(href, selection, resolution=job.windows.resolution, threads=threads)
+    resolution = job.windows.resolution
+    opened = partial(RasterSource, threads=threads, sign=job.source.sign)
+    source: PixelSource
+    if scene.bands:
+        parts = scene.bands
+
+        def open_part(name: str, chosen: BandSelection, gsd: float | None) -> RasterSource:
+            part = parts[name]
+            return opened(part.href, chosen, resolution=gsd, access=part.access)
+
+        source = StackedSource(list(parts), open_part, selection, resolution=resolution)
+    else:
+        source = opened(scene.href, selection, resolution=resolution, access=scene.access)
     if job.output.crs is not None and (source.transform is None or source.crs is None):
         source.close()
         raise RasterError(
-            f"{public_href(href)} has no georeferencing, so its boxes can't be put in {job.output.crs}; "
-            "set output.crs to null (CLI: --crs none) for pixel coordinates."
+            f"{public_href(scene.href)} has no georeferencing, so its boxes can't be put in "
+            f"{job.output.crs}; set output.crs to null (CLI: --crs none) for pixel coordinates."
         )
     return source
 

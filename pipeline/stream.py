@@ -213,7 +213,7 @@ def _plan_bands(
     left = int(grid.xs[columns[0]]) // wide * wide
     right = int(grid.xs[columns[-1]]) + grid.size
     right = min(-(-right // wide) * wide, source.width)
-    band = _band_rows(source)
+    band = band_rows(source)
     tops: set[int] = set()
     for row in np.flatnonzero(wanted.any(axis=1)):
         top = int(grid.ys[row])
@@ -222,7 +222,7 @@ def _plan_bands(
     return [(left, top, right, min(top + band, source.height)) for top in sorted(tops)]
 
 
-def _band_rows(source: PixelSource) -> int:
+def band_rows(source: PixelSource) -> int:
     """Height of a band: one block row, or enough of them to be worth a read call.
 
     A file that is one giant strip can't be decoded in part; it is still handed out in bounded bands.
@@ -235,7 +235,7 @@ def _band_rows(source: PixelSource) -> int:
 
 def _split_columns(source: PixelSource, grid: WindowGrid) -> list[slice]:
     """Window columns to stream together: all, unless their bands would not fit in memory."""
-    rows = _band_rows(source) * (READ_AHEAD + 1) + grid.size + _band_rows(source)
+    rows = band_rows(source) * (READ_AHEAD + 1) + grid.size + band_rows(source)
     per_column = rows * source.count * source.dtype.itemsize
     affordable = max(MAX_HELD_BYTES // per_column, MIN_COLUMN_PIXELS, grid.size)
     untiled = source.block[1] >= source.width

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...catalog.errors import RasterError
 
@@ -134,8 +134,27 @@ def reason(error: BaseException) -> str:
     return " ".join(shown(word) for word in text.split(" "))
 
 
+class Banded(Protocol):
+    """What has bands: an open raster, or several that are stacked."""
+
+    @property
+    def name(self) -> str:
+        """Path or URL."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many bands."""
+        ...
+
+    @property
+    def descriptions(self) -> tuple[str | None, ...]:
+        """Their names."""
+        ...
+
+
 def band_number(
-    dataset: rasterio.DatasetReader,
+    dataset: Banded,
     band: int | str,
     *,
     name: str | None = None,
@@ -146,7 +165,7 @@ def band_number(
     Parameters
     ----------
     dataset
-        The open raster.
+        The open raster, or what stands for it.
     band
         A 1-based number, or a band's description.
     name, asker
