@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .hrefs import public_href, scrub
 from .intervals import format_time, parse_time
 from .records import COLLECTION, SceneRecord
-from .scene import Scene, SideAsset
+from .scene import Access, Scene, SideAsset
 
 if TYPE_CHECKING:
     import pystac
@@ -116,7 +117,11 @@ def _properties(record: SceneRecord) -> dict[str, Any]:
         "updated": scene.updated,
         "checksum": scene.checksum,
         "version": scene.source_version,
-        "assets": _side_assets(scene) or None,
+        **_access(scene.access),
+        "assets": _other_rasters(scene.assets) or None,
+        # A list, since a snapshot in parquet keeps no order of keys.
+        "bands": [{"name": name, **part} for name, part in _other_rasters(scene.bands).items()]
+        or None,
     }
     properties: dict[str, Any] = {
         "created": format_time(record.created),
@@ -174,7 +179,7 @@ def _describe_data(record: SceneRecord, item: pystac.Item, asset: pystac.Asset) 
         asset.extra_fields |= crs_fields(record.data_crs)
 
 
-def _side_assets(scene: Scene) -> dict[str, Any]:
+def _other_rasters(others: Mapping[str, SideAsset]) -> dict[str, Any]:
     return {
         key: {
             name: value
@@ -182,11 +187,16 @@ def _side_assets(scene: Scene) -> dict[str, Any]:
                 ("href", public_href(other.href)),
                 ("updated", other.updated),
                 ("checksum", other.checksum),
+                *_access(other.access).items(),
             )
             if value is not None
         }
-        for key, other in scene.assets.items()
+        for key, other in others.items()
     }
+
+
+def _access(access: Access) -> dict[str, Any]:
+    return {"region": access.region, "requester_pays": access.requester_pays or None}
 
 
 def _links(scene: Scene) -> list[pystac.Link]:
@@ -222,10 +232,25 @@ def _scene(item: dict[str, Any]) -> Scene:
         transform=tuple(transform) if transform else None,  # type: ignore[arg-type]
         shape=(size[0], size[1]) if size else None,
         error=properties.get("geosweep:source_error"),
-        assets={
-            key: SideAsset(**parts) for key, parts in (source.get("assets") or {}).items() if parts
-        },
+        assets=_rasters_from(source.get("assets")),
+        bands=_rasters_from({part["name"]: part for part in source.get("bands") or ()}),
+        access=_access_from(source),
     )
+
+
+def _rasters_from(others: dict[str, Any] | None) -> dict[str, SideAsset]:
+    # A snapshot in parquet has every key for every item, with nothing in it.
+    return {
+        key: SideAsset(
+            parts["href"], parts.get("updated"), parts.get("checksum"), _access_from(parts)
+        )
+        for key, parts in (others or {}).items()
+        if parts
+    }
+
+
+def _access_from(parts: dict[str, Any]) -> Access:
+    return Access(parts.get("region"), bool(parts.get("requester_pays")))
 
 
 def _footprint(geometry: dict[str, Any] | None) -> BaseGeometry | None:
