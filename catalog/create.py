@@ -122,7 +122,7 @@ def create_catalog(
     folder = None if cogify is None else Path(cogify).expanduser().absolute()
     if folder is not None:
         LocalStorage(folder).sweep_temporary()
-    hrefs, repeated = list_rasters(rasters)
+    hrefs, repeated, _ = list_rasters(rasters)
     hrefs = [href for href in hrefs if not _lies_in(href, folder)]
     if not hrefs:
         raise SourceError(f"There is no raster but those in {folder}: name what to convert.")

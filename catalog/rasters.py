@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from ._listing import is_folder, is_listable, list_folder
 from .errors import RasterError, SourceError
 from .header import local_stamp, outline, read_header
 from .hrefs import is_remote, local_path, public_href, stable_href
@@ -17,39 +19,55 @@ from .signing import plain_href, reading_access
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".img")
 
 
-def list_rasters(names: Iterable[str]) -> tuple[list[str], int]:
-    """Return the distinct rasters that `names` mean, and how many were named more than once.
+class RasterList(NamedTuple):
+    """The distinct rasters that somebody named.
+
+    Attributes
+    ----------
+    hrefs
+        Absolute paths and URLs, in the order named. A file that does not exist is kept.
+    repeated
+        Repetitions dropped; two links to one file count as one raster.
+    etags
+        What object stores said of the rasters in folders there.
+    """
+
+    hrefs: list[str]
+    repeated: int
+    etags: dict[str, str]
+
+
+def list_rasters(names: Iterable[str]) -> RasterList:
+    """Return the distinct rasters that `names` mean.
 
     Parameters
     ----------
     names
-        Files, URLs and folders. Folders are searched all the way down, sorted, for files with one
-        of `RASTER_SUFFIXES`; hidden files and folders are skipped.
-
-    Returns
-    -------
-    list of str
-        Absolute paths and URLs, in the order named. A file that does not exist is kept.
-    int
-        Repetitions dropped; two links to one file count as one raster.
+        Files, URLs and folders. Folders, on disks and in object stores, are searched all the way
+        down, sorted, for files with one of `RASTER_SUFFIXES`; hidden files and folders are skipped.
 
     Raises
     ------
     SourceError
-        If a folder holds no raster, or is remote.
+        If a folder holds no raster, or is one that can't be listed.
     """
     found: dict[str, str] = {}
+    etags: dict[str, str] = {}
     total = 0
     for name in names:
-        for href in _expand(name):
+        for href, etag in _expand(name):
             total += 1
             path = local_path(href)
             key = stable_href(href) if path is None else os.path.realpath(path)
             found.setdefault(key, href)
-    return list(found.values()), total - len(found)
+            if etag is not None:
+                etags[href] = etag
+    return RasterList(list(found.values()), total - len(found), etags)
 
 
-def raster_scene(href: str, scene_id: str, sign: str | None = None) -> Scene:
+def raster_scene(
+    href: str, scene_id: str, sign: str | None = None, etag: str | None = None
+) -> Scene:
     """Return the scene of one raster after one look at its header; `error` says if that failed.
 
     Parameters
@@ -60,11 +78,13 @@ def raster_scene(href: str, scene_id: str, sign: str | None = None) -> Scene:
         From `SceneIds`.
     sign
         The job's ``source.sign``.
+    etag
+        From `list_rasters`: tells one version of an object from the next.
     """
     href = plain_href(href, sign)
     access = reading_access(href, Access(), sign)
     item_id = raster_stem(href)
-    checksum = local_stamp(href)
+    checksum = etag or local_stamp(href)
     scene = Scene(id=scene_id, href=href, item_id=item_id, checksum=checksum, access=access)
     try:
         header = read_header(href, access=access, sign=sign)
@@ -89,28 +109,43 @@ def raster_stem(href: str) -> str:
     return PurePosixPath(name.rstrip("/")).stem
 
 
-def _expand(name: str) -> Iterator[str]:
+def _expand(name: str) -> Iterator[tuple[str, str | None]]:
     if is_remote(name):
-        if urlsplit(name).path.endswith("/"):
-            raise SourceError(
-                f"{public_href(name)} is a remote folder: name its rasters one by one"
-            )
-        yield name
+        yield from _expand_remote(name)
         return
     path = local_path(name)
     if path is None:  # another of GDAL's virtual file systems, such as /vsizip/
-        yield name
+        yield name, None
         return
     path = Path(os.path.normpath(path.expanduser().absolute()))
     if not path.is_dir():
-        yield str(path)
+        yield str(path), None
         return
     rasters = list(_walk(path))
     if not rasters:
+        raise _no_raster(str(path))
+    yield from ((raster, None) for raster in rasters)
+
+
+def _expand_remote(name: str) -> Iterator[tuple[str, str | None]]:
+    if is_listable(name) and is_folder(name):
+        rasters = list(list_folder(name, RASTER_SUFFIXES))
+        if not rasters:
+            raise _no_raster(public_href(name))
+        yield from rasters
+    elif urlsplit(name).path.endswith("/"):
         raise SourceError(
-            f"{path} holds no raster ({', '.join(RASTER_SUFFIXES)}): name a folder that does"
+            f"{public_href(name)} is a folder on a web server, which can't be listed: name its "
+            "rasters one by one, or give a STAC catalog of them as source.stac"
         )
-    yield from rasters
+    else:
+        yield name, None
+
+
+def _no_raster(folder: str) -> SourceError:
+    return SourceError(
+        f"{folder} holds no raster ({', '.join(RASTER_SUFFIXES)}): name a folder that does"
+    )
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -90,7 +90,7 @@ class RasterSource(Source):
 
     def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
         super().__init__(spec, bbox)
-        self._hrefs, self._repeated = list_rasters(spec.rasters or ())
+        self._hrefs, self._repeated, self._etags = list_rasters(spec.rasters or ())
         self._ids = SceneIds(raster_stem(href) for href in self._hrefs)
         self.total = len(self._hrefs)
 
@@ -103,7 +103,7 @@ class RasterSource(Source):
         self.duplicates = self._repeated
         for href in self._hrefs:
             scene_id = self._ids(raster_stem(href), stable_href(href))
-            scene = raster_scene(href, scene_id, self.spec.sign)
+            scene = raster_scene(href, scene_id, self.spec.sign, self._etags.get(href))
             if self._in_time((scene.datetime, scene.datetime)):
                 yield scene
 

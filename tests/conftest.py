@@ -1,12 +1,16 @@
-"""Shared fixtures: one Ray cluster for the whole run."""
+"""Shared fixtures: servers that are slow to start, one of each for the whole run."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.s3server import S3Server
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +40,15 @@ def pgstac() -> Iterator[str]:
         pytest.skip(reason)
     with pgstac_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server, without buckets."""
+    from tests.s3server import s3_server, weed_works
+
+    works, reason = weed_works()
+    if not works:
+        pytest.skip(reason)
+    with s3_server() as server:
+        yield server
