@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
@@ -78,7 +79,7 @@ class PlanFile:
     @classmethod
     def freeze(
         cls,
-        storage: Storage,
+        storage: Storage | None,
         scenes: Iterable[Scene],
         *,
         key: str,
@@ -94,7 +95,7 @@ class PlanFile:
         Parameters
         ----------
         storage
-            Of the output.
+            Of the output; None for a plan that is not kept.
         scenes, retained
             In the order in which they are to be swept; with ids of their own throughout.
         key
@@ -121,7 +122,8 @@ class PlanFile:
                 area=None if area is None else base64.b64encode(area.wkb).decode(),
             )
             writer.describe({ABOUT: json.dumps(asdict(head))})
-        storage.put_file(PLAN, Path(file.name))
+        if storage is not None:
+            storage.put_file(PLAN, Path(file.name))
         return cls(file, head, writer.own)
 
     @classmethod
@@ -199,6 +201,18 @@ class PlanFile:
 
         area = self.head.area
         return None if area is None else shapely.from_wkb(base64.b64decode(area))
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of the planned scenes in order; much faster than the scenes."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self._file.name) as parquet:
+            names = (
+                name
+                for batch in parquet.iter_batches(BATCH, columns=["geosweep:scene_id"])
+                for name in batch.column(0).to_pylist()
+            )
+            yield from islice(names, self.count)
 
     def scenes(self) -> Iterator[Scene]:
         """Yield the planned scenes in order, lazily; may be called again at any time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -140,11 +140,12 @@ class Records:
 
         Few are in memory at a time; of an object store, many are on their way.
         """
-        for item in self._fetched(self.ids(sort=sort)):
+        for item in self.fetch(self.ids(sort=sort)):
             if item is not None:  # removed since it was listed
                 yield item
 
-    def _fetched(self, ids: Iterator[str]) -> Iterator[dict[str, Any] | None]:
+    def fetch(self, ids: Iterable[str]) -> Iterator[dict[str, Any] | None]:
+        """Yield the item of each scene as stored, in the order of `ids`; None where there is none."""
         if self._storage.local_path(COLLECTION) is not None:
             yield from map(self.read_item, ids)  # parsing holds the GIL: threads would not help
             return

@@ -9,6 +9,9 @@ Two scenes without dates of which one covers the other are taken for two views o
 for neighbours: neither is the latest, and to drop a raster whole that a user named would surprise. Both
 keep everything, and the log says so.
 
+Footprints lie in an R*Tree of a temporary SQLite database, so that memory does not grow with the number
+of scenes, and the first scene's neighbours are known as soon as the last footprint is in.
+
 What a scene does *not* own is kept, rather than what it does: so nothing is lost to rounding along a
 scene's outer border, where nobody else could claim it.
 """
@@ -17,14 +20,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import shapely
 from affine import Affine
 from shapely.affinity import affine_transform
 
+from ..catalog._scratch import Scratch
+from ..catalog.errors import JobError
 from ._geo import ground_sample_distance
 
 if TYPE_CHECKING:
@@ -38,6 +46,43 @@ _METRES_PER_DEGREE = 111_320.0
 SAME_GROUND = 0.9
 """Share of the smaller of two undated scenes that the other covers, from which they are two views."""
 
+_TABLE = """CREATE VIRTUAL TABLE place USING rtree(
+    number, west, east, south, north, +id, +time, +updated, +grid, +crs, +footprint
+)"""
+_NEAR = """SELECT number, id, time, updated, grid, crs, footprint FROM place
+    WHERE west <= ? AND east >= ? AND south <= ? AND north >= ?"""
+_GRID = struct.Struct("6d2q")
+_SHRUNK = 1024
+
+
+class _Place(NamedTuple):
+    """Where a scene lies, and what ranks it.
+
+    Parameters
+    ----------
+    id, updated, crs
+        As in `Scene`.
+    time
+        Seconds since 1970; None for an undated scene.
+    grid
+        Transform and shape as bytes; None where one is not known.
+    footprint
+        In EPSG:4326.
+    """
+
+    id: str
+    time: float | None
+    updated: str | None
+    grid: bytes | None
+    crs: str | None
+    footprint: BaseGeometry
+
+    @property
+    def rank(self) -> tuple[float, list[int], str]:
+        """Sort key, best first: latest acquisition, then latest `updated`, then id."""
+        updated = [-ord(character) for character in self.updated or ""]
+        return (math.inf if self.time is None else -self.time, [*updated, 1], self.id)
+
 
 class Ownership:
     """Ownership of overlapping scenes by rank, computed from their footprints.
@@ -45,73 +90,86 @@ class Ownership:
     Parameters
     ----------
     scenes
-        All scenes of the source, whether they will be processed or not.
+        All scenes of the source, whether they will be processed or not; taken one at a time.
     overlap_pixels
         Shared pixels of neighbouring windows; times a scene's GSD, its border's width.
+
+    Raises
+    ------
+    JobError
+        If this Python's SQLite can't search by place.
     """
 
-    def __init__(self, scenes: Sequence[Scene], overlap_pixels: float) -> None:
-        self._scenes = scenes
+    def __init__(self, scenes: Iterable[Scene], overlap_pixels: float) -> None:
+        _check_sqlite()
         self._overlap = overlap_pixels
-        footprints = np.array([scene.footprint for scene in scenes], dtype=object)
-        self._footprints = footprints
-        self._tree = shapely.STRtree(footprints)
-        self._place = {scene.id: number for number, scene in enumerate(scenes)}
         self._said_two_views = False
-        ranked = sorted(range(len(scenes)), key=lambda number: _rank(scenes[number]))
-        self._rank = {number: rank for rank, number in enumerate(ranked)}
+        self._shrunk = lru_cache(_SHRUNK)(self._shrink)
+        self._places = Scratch(_TABLE)
+        marks = ",".join("?" * 11)
+        self._places.fill(f"INSERT INTO place VALUES ({marks})", _rows(scenes))
+
+    def close(self) -> None:
+        """Remove the temporary database."""
+        self._places.close()
 
     def foreign(self, scene: Scene) -> BaseGeometry | None:
         """The part of a scene that belongs to others, in EPSG:4326; None if all is its own."""
-        if scene.footprint is None or scene.error is not None:
+        own = _place(scene)
+        if own is None:
             return None
-        own = self._place[scene.id]
-        neighbours = [
-            int(number)
-            for number in self._tree.query(scene.footprint, predicate="intersects")
-            if number != own
-            and self._scenes[number].error is None
-            and not self._two_views(own, int(number))
-        ]
+        neighbours = [other for other in self._near(own) if not self._two_views(own, other)]
         if not neighbours:
             return None
         inner = self._inner(own)
         parts: list[BaseGeometry] = []
-        for number in neighbours:
-            if self._rank[number] < self._rank[own]:
-                parts.append(self._inner(number))
-                parts.append(shapely.difference(self._footprints[number], inner))
+        for other in neighbours:
+            if other.rank < own.rank:
+                parts.append(self._inner(other))
+                parts.append(shapely.difference(other.footprint, inner))
             else:
-                parts.append(shapely.difference(self._inner(number), inner))
+                parts.append(shapely.difference(self._inner(other), inner))
         foreign = shapely.intersection(
-            shapely.union_all(parts), shapely.buffer(scene.footprint, 1e-4)
+            shapely.union_all(parts), shapely.buffer(own.footprint, 1e-4)
         )
         return None if shapely.area(foreign) == 0 else foreign
 
-    def _two_views(self, a: int, b: int) -> bool:
-        if self._scenes[a].datetime is not None or self._scenes[b].datetime is not None:
+    def _near(self, own: _Place) -> Iterator[_Place]:
+        """Scenes that touch a scene's footprint, in the order in which they were given."""
+        west, south, east, north = own.footprint.bounds
+        # The tree keeps 32 bits of a coordinate, rounded outwards: it may only find too many.
+        found = sorted(self._places.execute(_NEAR, (east, west, north, south)))
+        shapely.prepare(own.footprint)
+        for _, name, time, updated, grid, crs, footprint in found:
+            other = _Place(name, time, updated, grid, crs, shapely.from_wkb(footprint))
+            if other.id != own.id and shapely.intersects(own.footprint, other.footprint):
+                yield other
+
+    def _two_views(self, a: _Place, b: _Place) -> bool:
+        if a.time is not None or b.time is not None:
             return False
-        one, other = self._footprints[a], self._footprints[b]
-        smaller = min(one.area, other.area)
-        if shapely.intersection(one, other).area < SAME_GROUND * smaller:
+        smaller = min(a.footprint.area, b.footprint.area)
+        if shapely.intersection(a.footprint, b.footprint).area < SAME_GROUND * smaller:
             return False
         if not self._said_two_views:
             self._said_two_views = True
             log.warning(
                 "%s and %s show the same ground and have no dates: both are kept whole, and so are any "
                 "others like them",
-                self._scenes[a].id,
-                self._scenes[b].id,
+                a.id,
+                b.id,
             )
         return True
 
-    def _inner(self, number: int) -> BaseGeometry:
+    def _inner(self, place: _Place) -> BaseGeometry:
         """A scene's footprint without its border."""
-        footprint, scene = self._footprints[number], self._scenes[number]
-        if scene.transform is None or scene.shape is None or scene.crs is None:
-            return footprint
-        height, width = scene.shape
-        gsd = ground_sample_distance(Affine(*scene.transform), (width, height), scene.crs)
+        if place.grid is None or place.crs is None:
+            return place.footprint
+        return self._shrunk(place.grid, place.crs, place.footprint)
+
+    def _shrink(self, grid: bytes, crs: str, footprint: BaseGeometry) -> BaseGeometry:
+        *transform, height, width = _GRID.unpack(grid)
+        gsd = ground_sample_distance(Affine(*transform), (width, height), crs)
         # Degrees of longitude are shorter than those of latitude: shrink in a local frame.
         stretch = max(math.cos(math.radians(footprint.centroid.y)), 1e-3)
         local = affine_transform(footprint, [stretch, 0, 0, 1, 0, 0])
@@ -119,8 +177,33 @@ class Ownership:
         return affine_transform(shrunk, [1 / stretch, 0, 0, 1, 0, 0])
 
 
-def _rank(scene: Scene) -> tuple[float, list[int], str]:
-    """Sort key, best first: latest acquisition, then latest `updated`, then id."""
-    time = -scene.datetime.timestamp() if scene.datetime is not None else math.inf
-    updated = [-ord(character) for character in scene.updated or ""]
-    return (time, [*updated, 1], scene.id)
+def _place(scene: Scene) -> _Place | None:
+    """None for a scene that can own nothing."""
+    if scene.footprint is None or scene.error is not None or scene.footprint.is_empty:
+        return None
+    grid = None
+    if scene.transform is not None and scene.shape is not None:
+        grid = _GRID.pack(*scene.transform, *scene.shape)
+    time = None if scene.datetime is None else scene.datetime.timestamp()
+    return _Place(scene.id, time, scene.updated, grid, scene.crs, scene.footprint)
+
+
+def _rows(scenes: Iterable[Scene]) -> Iterator[tuple[object, ...]]:
+    for number, scene in enumerate(scenes):
+        place = _place(scene)
+        if place is not None:
+            west, south, east, north = place.footprint.bounds
+            *fields, footprint = place
+            yield (number, west, east, south, north, *fields, shapely.to_wkb(footprint))
+
+
+def _check_sqlite() -> None:
+    try:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute("CREATE VIRTUAL TABLE test USING rtree(id, low, high)")
+    except sqlite3.OperationalError as error:
+        raise JobError(
+            f"The SQLite {sqlite3.sqlite_version} of this Python has no R*Tree ({error}), by which "
+            "overlapping scenes are found; use a Python whose SQLite has it, such as Debian's or "
+            "conda's, or set merge.scenes to none."
+        ) from None
