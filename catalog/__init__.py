@@ -1,5 +1,6 @@
 """STAC in, STAC out: sources of scenes, commit records and the storage behind them."""
 
+from .changes import Changes, changes
 from .collection import read_collection, write_collection, write_snapshot
 from .create import CreateReport, create_catalog
 from .errors import (
@@ -24,6 +25,7 @@ from .validate import OutputCheck, validate_output
 
 __all__ = [
     "Access",
+    "Changes",
     "ClusterError",
     "CreateReport",
     "GeosweepError",
@@ -42,6 +44,7 @@ __all__ = [
     "SourceSpec",
     "Storage",
     "StorageError",
+    "changes",
     "create_catalog",
     "from_item",
     "gdal_env",

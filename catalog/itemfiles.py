@@ -105,7 +105,7 @@ class ItemFile:
             from .geoparquet import read_items
 
             for item in self._guarded(read_items):
-                yield self._checked(item), self.href
+                yield self.checked(item), self.href
         elif self._suffix in _LINES:
             yield from self._lines()
         else:
@@ -150,7 +150,7 @@ class ItemFile:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     item = _parse(line, f"{self.name}, line {number},")
-                    yield self._checked(item, f", line {number},"), self.href
+                    yield self.checked(item, f", line {number},"), self.href
 
     def _document(self) -> Iterator[tuple[Item, str]]:
         document = _parse(read_bytes(self.href), self.name)
@@ -159,7 +159,7 @@ class ItemFile:
         api = self._as_api(document)
         if api is not None:
             for item, base in api.search(self._query):
-                yield self._checked(item), base
+                yield self.checked(item), base
         elif kind == "FeatureCollection" and "next" in rels:
             raise SourceError(
                 f"{self.name} is one page of a STAC API's answer: give the API's root as source.stac"
@@ -172,10 +172,10 @@ class ItemFile:
         elif kind in ("Catalog", "Collection"):
             yield from self._walk(document)
         elif kind == "Feature":
-            yield self._checked(document), self.href
+            yield self.checked(document), self.href
         elif kind == "FeatureCollection" and isinstance(document.get("features"), list):
             for number, item in enumerate(document["features"]):
-                yield self._checked(item, f", feature {number},"), self.href
+                yield self.checked(item, f", feature {number},"), self.href
         else:
             raise SourceError(
                 f"{self.name} is JSON but no STAC item, item collection, collection or catalog"
@@ -204,12 +204,13 @@ class ItemFile:
                 seen.add(target)
                 linked = _parse(read_bytes(target), public_href(target))
                 if linked.get("type") == "Feature":
-                    yield self._checked(linked, f" links to {public_href(target)}, which"), target
+                    yield self.checked(linked, f" links to {public_href(target)}, which"), target
                 else:
                     children.append((linked, target))
             stack += reversed(children)
 
-    def _checked(self, item: Any, place: str = "") -> Item:
+    def checked(self, item: Any, place: str = "") -> Item:
+        """Return `item`, or raise SourceError unless it has what every item has."""
         if (
             not isinstance(item, dict)
             or not isinstance(item.get("id"), str)

@@ -159,7 +159,8 @@ class ItemSource(Source):
         ids
             Of all items of the source.
         """
-        for scene in self._chosen(entries, ids, swept=True):
+        checked = ((self._file.checked(item), base) for item, base in entries)
+        for scene in self._chosen(checked, ids, swept=True):
             if self._inside(scene):
                 yield scene
 

@@ -1,0 +1,174 @@
+"""The present scenes of a STAC API, from an earlier plan and what the API says has changed since."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ._scratch import Scratch
+from .errors import SourceError
+from .ids import SceneIds
+from .intervals import format_time, parse_time
+from .sources import ItemSource
+
+if TYPE_CHECKING:
+    from .api import StacApi
+    from .planfile import PlanFile
+    from .scene import Scene
+    from .sources import Source
+
+Item = dict[str, Any]
+
+OVERLAP = timedelta(hours=1)
+"""How far back before the latest known `updated` a search begins: servers stamp items before they show
+them, and several writers don't finish in the order in which they stamped."""
+
+EVERYTHING = ".."
+
+_FIELDS = (
+    "id",
+    "collection",
+    "geometry",  # areas are sent simplified, and held against it here
+    "properties.datetime",
+    "properties.start_datetime",
+    "properties.end_datetime",
+)
+_LISTED_PAGE = 1000
+_IDS_PAGE = 100
+
+log = logging.getLogger("geosweep")
+
+
+def api_delta(source: Source, plan: PlanFile | None, since: str | None) -> ApiDelta | None:
+    """Return the cheap way to a source's present scenes, or None where all has to be looked at.
+
+    Parameters
+    ----------
+    source
+        Of the job.
+    plan
+        Frozen over the same source by an earlier pass.
+    since
+        Time to search from, RFC 3339, in place of the plan's watermark less the overlap; ``..`` for
+        everything.
+
+    Raises
+    ------
+    SourceError
+        If `since` is no time, or the API can't be reached.
+    """
+    start = _start(plan, since)
+    if plan is None or start is None or not isinstance(source, ItemSource):
+        return None
+    if source.spec.limit is not None:
+        return None  # which the first ones are, a delta can't tell
+    if plan.hrefs == "cut" or (plan.hrefs == "signed" and source.spec.sign is None):
+        return None  # its scenes can't be read again
+    api = source.api()
+    if api is None or not (api.conforms("filter") and api.conforms("fields")):
+        return None
+    return ApiDelta(source, api, plan, start)
+
+
+class ApiDelta:
+    """Scenes of an API: those updated since some time, and the others from an earlier plan.
+
+    Parameters
+    ----------
+    source, api, plan
+        As in `api_delta`.
+    start
+        Items are searched that were updated then or later.
+    """
+
+    def __init__(self, source: ItemSource, api: StacApi, plan: PlanFile, start: datetime) -> None:
+        self._source = source
+        self._api = api
+        self._plan = plan
+        self._start = start
+
+    def scenes(self) -> Iterator[Scene]:
+        """Yield every present scene once: the updated ones, the known ones, the unknown ones."""
+        log.info("searching for items updated since %s", format_time(self._start))
+        items = Scratch(
+            "CREATE TABLE items (collection TEXT, id TEXT, wanted INTEGER, given INTEGER DEFAULT 0, "
+            "PRIMARY KEY (id, collection)) WITHOUT ROWID"
+        )
+        try:
+            items.fill(
+                "INSERT OR IGNORE INTO items (collection, id, wanted) VALUES (?, ?, ?)",
+                self._listed(),
+            )
+            ids = SceneIds(row[0] for row in items.execute("SELECT id FROM items"))
+            yield from self._source.among(_first_time(self._updated(), items), ids)
+            yield from self._known(items, ids)
+            yield from self._source.among(_first_time(self._unknown(items), items), ids)
+        finally:
+            items.close()
+
+    def _listed(self) -> Iterator[tuple[str, str, bool]]:
+        """(collection, id, whether it is one of the source's) of all items there are now."""
+        query = replace(self._source.query, fields=_FIELDS, page=_LISTED_PAGE)
+        for item, _ in self._api.search(query):
+            if not isinstance(item.get("id"), str):
+                raise SourceError(f"{self._source.describe()}: an item has no id")
+            item["properties"] = item.get("properties") or {}
+            yield item.get("collection") or "", item["id"], self._source.wants(item)
+
+    def _updated(self) -> Iterator[tuple[Item, str]]:
+        since = {
+            "op": ">=",
+            "args": [{"property": "updated"}, {"timestamp": format_time(self._start)}],
+        }
+        own = self._source.query.filter
+        both = since if own is None else {"op": "and", "args": [own, since]}
+        return self._api.search(replace(self._source.query, filter=both))
+
+    def _known(self, items: Scratch, ids: SceneIds) -> Iterator[Scene]:
+        for scene in self._plan.scenes():
+            if scene.error is not None:
+                continue  # what was wrong with it when it was planned may be well now
+            if _take(items, scene.collection, scene.item_id):
+                name = ids(scene.item_id, f"{scene.collection}\x1f{scene.item_id}")
+                yield scene if scene.id == name else replace(scene, id=name)
+
+    def _unknown(self, items: Scratch) -> Iterator[tuple[Item, str]]:
+        """Items that were neither updated of late nor planned, so that the watermark missed them."""
+        left = items.execute("SELECT id FROM items WHERE wanted AND NOT given").fetchall()
+        names = sorted({row[0] for row in left})
+        for first in range(0, len(names), _IDS_PAGE):
+            asked = tuple(names[first : first + _IDS_PAGE])
+            yield from self._api.search(replace(self._source.query, ids=asked))
+
+
+def _first_time(entries: Iterable[tuple[Item, str]], items: Scratch) -> Iterator[tuple[Item, str]]:
+    """Items that are listed and were not given yet."""
+    for item, base in entries:
+        if _take(items, item.get("collection"), str(item.get("id"))):
+            yield item, base
+
+
+def _take(items: Scratch, collection: str | None, item_id: str) -> bool:
+    done = items.execute(
+        "UPDATE items SET given = 1 WHERE id = ? AND collection = ? AND wanted AND NOT given",
+        (item_id, collection or ""),
+    )
+    return done.rowcount == 1
+
+
+def _start(plan: PlanFile | None, since: str | None) -> datetime | None:
+    if since == EVERYTHING:
+        return None
+    if since is not None:
+        try:
+            return parse_time(since)
+        except ValueError:
+            raise SourceError(
+                f"since is {since!r}: give a time such as 2026-11-01T00:00:00Z, or .. for everything"
+            ) from None
+    if plan is None or plan.watermark is None:
+        return None
+    return parse_time(plan.watermark) - OVERLAP
