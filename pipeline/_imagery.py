@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -15,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform as warp_points
 from rio_tiler.errors import RioTilerError
 from rio_tiler.io import Reader
+from rio_tiler.models import ImageData
 
 from ..catalog.errors import RasterError
 from ..catalog.gdal import gdal_env
@@ -23,7 +25,6 @@ from ..catalog.hrefs import gdal_path, public_href, scrub
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
-    from rio_tiler.models import ImageData
 
 Bounds = tuple[float, float, float, float]
 MERCATOR = CRS.from_epsg(3857)
@@ -54,6 +55,7 @@ def read_preview(
     bands: Sequence[int | str] | None = None,
     rescale: Sequence[tuple[float, float]] | None = None,
     georeferenced: bool = True,
+    parts: Mapping[str, str] = MappingProxyType({}),
 ) -> Preview:
     """Read a raster in web mercator (or as it lies) with at most `max_px` pixels on a side.
 
@@ -72,35 +74,64 @@ def read_preview(
         (low, high) for all bands or for each.
     georeferenced
         False leaves the raster in pixel coordinates.
+    parts
+        Where the bands are rasters of their own: path or URL by the band's name. They take the place
+        of `href`.
 
     Raises
     ------
     RasterError
         If the raster can't be read, or has no place on the map.
     """
+    named = {name: parts[name] for name in map(str, bands or ()) if name in parts}
+    if not named:
+        image, bounds = _read(href, max_px, bands, georeferenced)
+        return Preview(_to_rgba(image, rescale), bounds)
+    name, *others = dict.fromkeys(named)
+    image, bounds = _read(named[name], max_px, [name], georeferenced)
+    pictures = {name: image.array}
+    for name in others:
+        other, _ = _read(named[name], max_px, [name], georeferenced, like=(image, bounds))
+        pictures[name] = other.array
+    chosen = [pictures[name] for name in map(str, bands or ()) if name in pictures]
+    stacked = ImageData(np.ma.concatenate(chosen))  # pyright: ignore[reportCallIssue]
+    return Preview(_to_rgba(stacked, rescale), bounds)
+
+
+def _read(
+    href: str,
+    max_px: int,
+    bands: Sequence[int | str] | None,
+    georeferenced: bool,
+    *,
+    like: tuple[ImageData, Bounds] | None = None,
+) -> tuple[ImageData, Bounds]:
+    """Bands of one raster and their bounds; of the size and bounds of another picture, if one is given."""
     path = gdal_path(href)
+    size: dict[str, Any] = {"max_size": max_px}
+    if like is not None:
+        size = {"width": like[0].width, "height": like[0].height}
     try:
         with rasterio.Env(**gdal_env()), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as dataset:
                 level = _overview_level(dataset, max_px)
-                size = (dataset.width, dataset.height)
+                flat = (0.0, -float(dataset.height), float(dataset.width), 0.0)
             with _open(path, level) as dataset, Reader(None, dataset=dataset) as reader:  # pyright: ignore[reportCallIssue]
                 indexes = _indexes(dataset, bands)
                 if not georeferenced:
-                    image = reader.preview(indexes=indexes, max_size=max_px)
-                    return Preview(_to_rgba(image, rescale), (0.0, -size[1], size[0], 0.0))
-                bounds = _mercator_bounds(dataset)
+                    return reader.preview(indexes=indexes, **size), flat
+                bounds = _mercator_bounds(dataset) if like is None else like[1]
                 image = reader.part(
                     bounds,
                     bounds_crs=MERCATOR,
                     dst_crs=MERCATOR,
                     indexes=indexes,
-                    max_size=max_px,
                     resampling_method="bilinear",
                     reproject_method="bilinear",
+                    **size,
                 )
-                return Preview(_to_rgba(image, rescale), bounds)
+                return image, bounds
     except (RasterioError, RioTilerError, OSError, ValueError) as error:
         raise RasterError(f"{public_href(href)} can't be shown: {scrub(str(error))}") from error
 

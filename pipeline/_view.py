@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ class SceneView:
         Added to the scene's coordinates; other than zero only in a view without georeferencing.
     shape
         (height, width) in pixels, where recorded.
+    bands
+        Where the scene is made of rasters of one band each: their hrefs by the band's name.
     """
 
     id: str
@@ -56,6 +59,7 @@ class SceneView:
     outline: BaseGeometry | None = None
     shift: tuple[float, float] = (0.0, 0.0)
     shape: tuple[int, int] | None = None
+    bands: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -109,6 +113,7 @@ class View:
             bands=self.bands,
             rescale=self.rescale,
             georeferenced=self.georeferenced,
+            parts=scene.bands,
         )
 
 
@@ -174,6 +179,7 @@ def _scene_view(record: SceneRecord) -> SceneView:
         windows=record.counts.get("windows", 0),
         rows=record.rows,
         shape=record.scene.shape,
+        bands={name: public_href(part.href) for name, part in record.scene.bands.items()},
     )
 
 

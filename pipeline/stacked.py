@@ -297,5 +297,5 @@ def _place(source: RasterSource) -> str:
     crs = source.crs or "no CRS"
     x, y = source.transform.c, source.transform.f
     return (
-        f"{crs if len(crs) < 32 else 'a CRS of its own'}, {wide} × {high} pixels from {x:g}, {y:g}"
+        f"{crs if len(crs) < 32 else 'a CRS of its own'}, {wide} × {high} pixels from {x:.12g}, {y:.12g}"
     )
