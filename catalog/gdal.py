@@ -22,7 +22,13 @@ _COMMON: dict[str, Any] = {
     "GDAL_HTTP_LOW_SPEED_TIME": "10",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "10000",
 }
-
+_REMOTE: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # What is remembered of a file ends with its last handle. Otherwise a process that outlives a
+    # file's replacement in place would go on with what it knows of the old one: pixels of both, in the
+    # worst case. It costs a HEAD at each opening.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl:/vsis3:/vsigs:/vsiaz:/vsiadls:/vsioss",
+}
 
 # The loggers on which rasterio repeats what GDAL says, file names and all.
 _LOGGERS = ("rasterio", "rasterio._base", "rasterio._env", "rasterio._err", "rasterio._io")
@@ -53,7 +59,7 @@ def gdal_env(href: str | None = None, access: Access | None = None) -> dict[str,
     """
     if href is not None and not is_remote(href):
         return dict(_COMMON)
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", **_COMMON, **gdal_s3_options()}
+    options = {**_REMOTE, **_COMMON, **gdal_s3_options()}
     if access is not None and href is not None and is_s3(href):
         if access.region is not None:
             options["AWS_REGION"] = access.region

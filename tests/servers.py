@@ -1,16 +1,23 @@
-"""A real HTTP server with range requests, for tests of remote reading."""
+"""A real HTTP server with range requests, for tests of remote reading.
+
+It may demand signatures. ``/token`` then gives one out, and ``/sas/…`` does so in the form of the
+Planetary Computer's endpoint; it is also a proxy for hosts of any name, with the same files.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
@@ -29,8 +36,16 @@ class RangeServer:
         Statuses to answer with instead of a file, one a request, until the list is used up.
     requests, sent
         How many requests came and how many bytes of files were sent.
-    queries, headers
-        Query string and headers of each request.
+    queries, headers, methods
+        Query string, headers and method of each request.
+    uses
+        For how many requests a token is good; None demands no signatures.
+    tokens
+        Every token that was given out, and how often it may still be used.
+    refuses_head
+        Whether HEAD is answered with 405.
+    etags
+        Whether answers have an ETag; they always say when the file was modified.
     """
 
     url: str = ""
@@ -40,10 +55,42 @@ class RangeServer:
     sent: int = 0
     queries: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    uses: int | None = None
+    tokens: dict[str, int] = field(default_factory=dict)
+    refuses_head: bool = False
+    etags: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __str__(self) -> str:
         return self.url
+
+    def issue(self) -> str:
+        """Give out a token."""
+        assert self.uses is not None, "this server demands no signatures"
+        with self.lock:
+            token = f"s3cret{next(_numbers):04d}"
+            self.tokens[token] = self.uses
+        return token
+
+    def revoke(self) -> None:
+        """Let no token that was given out be good any longer."""
+        with self.lock:
+            self.tokens = dict.fromkeys(self.tokens, 0)
+
+    def admits(self, query: str) -> bool:
+        """Whether a request is signed, where it has to be."""
+        if self.uses is None:
+            return True
+        (token,) = parse_qs(query).get("sig", [""])
+        with self.lock:
+            left = self.tokens.get(token, 0)
+            if left:
+                self.tokens[token] = left - 1
+        return left > 0
+
+
+_numbers = itertools.count(1)
 
 
 @contextmanager
@@ -63,14 +110,32 @@ def range_server(directory: Path, *, latency: float = 0.0) -> Iterator[RangeServ
         def log_message(self, *args: object) -> None:
             pass
 
+        def _say(self, text: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
         def _answer(self, *, body: bool) -> None:
             parts = urlsplit(self.path)
             with state.lock:
                 state.requests += 1
                 state.queries.append(parts.query)
                 state.headers.append(dict(self.headers))
+                state.methods.append(self.command)
                 status = state.statuses.pop(0) if state.statuses else None
             time.sleep(state.latency)
+            if state.uses is not None and parts.path == "/token":
+                self._say(state.issue())
+                return
+            if state.uses is not None and parts.path.startswith("/sas/"):
+                token = f"sig={state.issue()}&sp=r&se=2099-01-01T00%3A00%3A00Z"
+                self._say(json.dumps({"token": token, "msft:expiry": "2099-01-01T00:00:00Z"}))
+                return
+            if status is None and not state.admits(parts.query):
+                status = 403
+            if status is None and state.refuses_head and not body:
+                status = 405
             path = directory / unquote(parts.path).lstrip("/")
             if status is not None or not path.is_file():
                 self.send_response(status or 404)
@@ -93,6 +158,10 @@ def range_server(directory: Path, *, latency: float = 0.0) -> Iterator[RangeServ
             if wanted:
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
             self.send_header("Accept-Ranges", "bytes")
+            stamp = path.stat().st_mtime_ns
+            self.send_header("Last-Modified", formatdate(stamp / 1e9, usegmt=True))
+            if state.etags:
+                self.send_header("ETag", f'"{stamp:x}-{size:x}"')
             self.send_header("Content-Length", str(stop - start))
             self.end_headers()
             if body:
