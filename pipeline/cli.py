@@ -66,7 +66,9 @@ def detect(
         typer.Option(help="Least score; default: the model's own (0.3 for geosweep/tree)."),
     ] = None,
     bbox: Annotated[str | None, typer.Option(help="W,S,E,N in degrees.")] = None,
-    bands: Annotated[str | None, typer.Option(help="Three band numbers, such as 1,2,3.")] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Three bands: numbers or names, such as 1,2,3.")
+    ] = None,
     rescale: Annotated[
         str | None, typer.Option(help="LOW,HIGH: values of black and white.")
     ] = None,
@@ -86,7 +88,7 @@ def detect(
     if bbox is not None:
         source["bbox"] = _numbers(bbox, "--bbox", 4)
     if bands is not None:
-        source["bands"] = [int(value) for value in _numbers(bands, "--bands", 3)]
+        source["bands"] = _bands(bands)
     if rescale is not None:
         source["rescale"] = [_numbers(rescale, "--rescale", 2)]
     crops = [{"name": crop_prefix(i), "model": model} for i, model in enumerate(crop_model or [])]
@@ -264,6 +266,15 @@ def _numbers(text: str, option: str, count: int) -> list[float]:
     if len(values) != count:
         raise JobError(f"{option} is {text!r}, but must be {count} numbers separated by commas.")
     return values
+
+
+def _bands(text: str) -> list[int | str]:
+    bands = [part.strip() for part in text.split(",")]
+    if len(bands) != 3 or not all(bands):
+        raise JobError(
+            f"--bands is {text!r}, but must be three numbers or names separated by commas."
+        )
+    return [int(band) if band.isdecimal() else band for band in bands]
 
 
 def main() -> None:

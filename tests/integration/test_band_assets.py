@@ -204,3 +204,25 @@ def test_over_a_network_each_byte_of_each_file_comes_once(tmp_path):
         total = sum(path.stat().st_size for path in paths.values())
         # Headers are read to plan and to sweep; overviews not at all.
         assert server.sent < 1.05 * total
+
+
+def test_the_command_takes_names_and_says_what_bands_must_be(tmp_path):
+    from typer.testing import CliRunner
+
+    from geosweep.pipeline.cli import app
+
+    image, _ = painted()
+    raster = write_raster(tmp_path / "named.tif", image[[3, 2, 1, 0]])
+    with rasterio.open(raster, "r+") as dataset:
+        dataset.descriptions = ("nir", "blue", "green", "red")
+    command = ["detect", str(raster), "--detector", "tests.detectors:paint", "--crs", "none"]
+
+    def detect(bands):
+        return CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out"), "--bands", bands])
+
+    bad = detect("red,green")
+    assert bad.exit_code == 2
+    assert "--bands is 'red,green', but must be three numbers or names" in bad.output
+    assert detect("red,green,blue").exit_code == 0
+    record = Records(open_storage(tmp_path / "out")).read("named")
+    assert record.rows == len(LATTICE)
