@@ -15,6 +15,7 @@ from .errors import (
 )
 from .gdal import gdal_env
 from .hrefs import gdal_path, public_href, scrub
+from .publish import PublishReport, publish_output
 from .records import Records, SceneRecord
 from .scene import Access, Scene, SideAsset
 from .sources import Source, open_source
@@ -34,6 +35,7 @@ __all__ = [
     "ModelError",
     "OutputCheck",
     "OutputError",
+    "PublishReport",
     "RasterError",
     "Records",
     "Scene",
@@ -52,6 +54,7 @@ __all__ = [
     "open_source",
     "open_storage",
     "public_href",
+    "publish_output",
     "read_collection",
     "scrub",
     "to_item",

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urljoin, urlspli
 
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
-from requests import Request
-from requests.auth import HTTPBasicAuth
+from requests import PreparedRequest, Request
+from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import Retry
 
 from .errors import SourceError
@@ -56,9 +56,11 @@ class ApiHttp(StacApiIO):
         The API's landing page, with credentials if it needs any.
     backoff_s
         The second wait; each doubles the one before.
+    token
+        Sent to the same server as ``Authorization: Bearer``, in place of user and password.
     """
 
-    def __init__(self, root: str, *, backoff_s: float = 0.5) -> None:
+    def __init__(self, root: str, *, backoff_s: float = 0.5, token: str | None = None) -> None:
         parts = urlsplit(root)
         self.root = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
         self.name = public_href(self.root)
@@ -66,10 +68,13 @@ class ApiHttp(StacApiIO):
         self._parameters = dict(parse_qsl(parts.query))
         self._secrets: list[str] = []
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        self._auth = HTTPBasicAuth(user, password) if user or password else None
+        self._auth: AuthBase | None = HTTPBasicAuth(user, password) if user or password else None
         self._keep_secret(password, *self._parameters.values())
         if self._auth is not None:
             self._keep_secret(b64encode(f"{user}:{password}".encode()).decode())
+        if token:
+            self._auth = _Bearer(token)
+            self._keep_secret(token)
         retry = Retry(
             total=_RETRIES,
             connect=2,  # a misspelt host shouldn't take half a minute to say so
@@ -97,13 +102,7 @@ class ApiHttp(StacApiIO):
         SourceError
             If it doesn't answer, or not with JSON.
         """
-        try:
-            text = self.read_text(href, method=method, parameters=parameters)
-        except APIError as error:
-            status = getattr(error, "status_code", None)
-            if status is None:
-                raise SourceError(f"{self.name} can't be reached: {self._cause(error)}") from None
-            raise ApiStatusError(self.name, status, self._detail(str(error))) from None
+        text = self._text(href, method, parameters)
         try:
             document = json.loads(text)
         except ValueError:
@@ -111,6 +110,28 @@ class ApiHttp(StacApiIO):
         if not isinstance(document, dict):
             raise SourceError(f"{self.name} answered with something that is not a JSON object")
         return document
+
+    def change(self, method: str, url: str, document: dict[str, Any] | None = None) -> None:
+        """Send a document, or ask for a deletion; what is answered doesn't matter.
+
+        A request that got lost on its way back is sent again: the caller takes into account that the
+        first one may have been done.
+
+        Raises
+        ------
+        ApiStatusError, SourceError
+            As `fetch` does.
+        """
+        self._text(url, method, document)
+
+    def _text(self, href: Any, method: str | None, parameters: dict[str, Any] | None) -> str:
+        try:
+            return self.read_text(href, method=method, parameters=parameters)
+        except APIError as error:
+            status = getattr(error, "status_code", None)
+            if status is None:
+                raise SourceError(f"{self.name} can't be reached: {self._cause(error)}") from None
+            raise ApiStatusError(self.name, status, self._detail(str(error))) from None
 
     def get_pages(
         self, url: str, method: str | None = None, parameters: dict[str, Any] | None = None
@@ -174,11 +195,31 @@ class ApiHttp(StacApiIO):
         return scrub(_blotted(text, self._secrets))
 
 
+class _Bearer(AuthBase):
+    """A token, which the user's .netrc does not displace."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
 class ApiStatusError(SourceError):
-    """The server answered with an error."""
+    """The server answered with an error.
+
+    Attributes
+    ----------
+    status
+        HTTP's.
+    detail
+        The server's own words, without secrets; empty where it has none.
+    """
 
     def __init__(self, name: str, status: int, detail: str) -> None:
         self.status = status
+        self.detail = detail
         said = f": {detail}" if detail else ""
         if status in (401, 403):
             message = (

@@ -1,19 +1,17 @@
-"""`geosweep catalog`: STAC items of plain rasters, and whether an output is sound."""
+"""`geosweep catalog`: STAC items of plain rasters, and what is done with an output's."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ._console import err, guarded, out
+from ._console import bar, err, guarded, out
+from .cli_publish import publish
 
 if TYPE_CHECKING:
     from ..catalog.create import CreateReport
@@ -23,7 +21,7 @@ _MOST_LINES = 20
 _MOST_PROBLEMS = 100
 
 app = typer.Typer(
-    help="Make STAC catalogs of rasters, and check what a run wrote.", no_args_is_help=True
+    help="Make STAC catalogs of rasters; check and publish what a run wrote.", no_args_is_help=True
 )
 
 
@@ -62,7 +60,7 @@ def create(
     """Make STAC items of plain rasters."""
     from ..catalog import create_catalog
 
-    with _bar("converting" if cogify else "reading") as progress:
+    with bar("converting" if cogify else "reading") as progress:
         report = create_catalog(
             rasters,
             output,
@@ -109,6 +107,9 @@ def validate(
         raise typer.Exit(1)
 
 
+app.command()(publish)
+
+
 def _checked(check: OutputCheck, output: str) -> Table:
     table = Table(title=escape(output))
     table.add_column("check")
@@ -149,24 +150,3 @@ def _warn_of_no_cogs(report: CreateReport) -> None:
 
 def _say(text: str) -> None:
     err.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    if not err.is_terminal:
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True) as bars:
-        task = bars.add_task(what, total=None)
-
-        def update(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total)
-
-        yield update

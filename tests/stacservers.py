@@ -144,6 +144,11 @@ class Proxy:
         Body of each search, or its query string.
     headers, paths
         Of every request.
+    write_failures
+        As `failures`, for requests that change something; status None passes the request on and then
+        hangs up, so that the answer is lost.
+    writes
+        (method, path, body) of each request that changes something and came through.
     """
 
     url: str
@@ -153,11 +158,14 @@ class Proxy:
     searches: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    write_failures: list[tuple[int | None, dict[str, str]]] = field(default_factory=list)
+    writes: list[tuple[str, str, Any]] = field(default_factory=list)
 
     def forget(self) -> None:
         """Start counting anew, and do nothing to answers."""
         self.failures, self.edit = [], None
         self.searches, self.headers, self.paths = [], [], []
+        self.write_failures, self.writes = [], []
 
 
 @contextmanager
@@ -172,6 +180,12 @@ def proxy_server() -> Iterator[Proxy]:
 
         def do_POST(self) -> None:
             self._pass(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def do_PUT(self) -> None:
+            self.do_POST()
+
+        def do_DELETE(self) -> None:
+            self._pass(None)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -190,13 +204,31 @@ def proxy_server() -> Iterator[Proxy]:
                         return
                     self._answer(status, b"", headers)
                     return
+            writing = self.command != "GET" and not searching
+            lost = False
+            if writing and state.write_failures:
+                failure, headers = state.write_failures.pop(0)
+                lost = failure is None
+                if failure == 0:
+                    self.close_connection = True
+                    return
+                if failure is not None:
+                    self._answer(failure, b"", headers)
+                    return
             wanted = {"Host": self.headers["Host"], "Content-Type": "application/json"}
-            request = urllib.request.Request(state.target + self.path, body, wanted)
+            request = urllib.request.Request(
+                state.target + self.path, body, wanted, method=self.command
+            )
             try:
                 with urllib.request.urlopen(request, timeout=30) as response:
                     status, content = response.status, response.read()
             except urllib.error.HTTPError as error:
                 status, content = error.code, error.read()
+            if writing:
+                state.writes.append((self.command, self.path, body and json.loads(body)))
+            if lost:
+                self.close_connection = True
+                return
             if searching and state.edit is not None:
                 page = json.loads(content)
                 state.edit(page)
