@@ -62,6 +62,8 @@ class SceneRecord:
         (name, type) of each of its columns, where known.
     data_crs
         CRS of its geometry; None for pixels.
+    predecessor
+        Version of the record before this one, where that was kept.
     """
 
     scene: Scene
@@ -82,6 +84,7 @@ class SceneRecord:
     data_checksum: str | None = None
     columns: tuple[tuple[str, str], ...] = ()
     data_crs: str | None = None
+    predecessor: str | None = None
 
     def __post_init__(self) -> None:
         if self.created.tzinfo is None:

@@ -11,6 +11,7 @@ from .hrefs import public_href, scrub
 from .intervals import format_time, parse_time
 from .records import COLLECTION, SceneRecord
 from .scene import Access, Scene, SideAsset
+from .versions import link_predecessor, predecessor_of
 
 if TYPE_CHECKING:
     import pystac
@@ -66,6 +67,8 @@ def to_item(record: SceneRecord, *, collection_id: str) -> dict[str, Any]:
         asset = pystac.Asset(f"../{record.data}", "Detections", media_type=PARQUET, roles=["data"])
         item.add_asset("data", asset)
         _describe_data(record, item, asset)
+    if record.predecessor is not None:
+        link_predecessor(item, scene.id, record.version, record.predecessor)
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 
@@ -104,6 +107,7 @@ def from_item(item: dict[str, Any]) -> SceneRecord:
             (column["name"], column["type"]) for column in properties.get("table:columns", ())
         ),
         data_crs=(data.get("proj:code") or data.get("proj:wkt2")) if data else None,
+        predecessor=predecessor_of(item),
     )
 
 

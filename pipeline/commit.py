@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalog.hrefs import public_href, scrub
 from ..catalog.records import Records, SceneRecord, own_file
 from ..catalog.stacitems import multihash
+from ..catalog.versions import is_kept, keep_version
 from .partition import partition_folder
 from .rows import build_table, write_geoparquet
 from .settings import software_versions
@@ -153,9 +154,23 @@ class Committer:
             if self._storage.exists(old.data):
                 self._storage.delete(data)
                 return
+        self._replace(old, record)
+
+    def _replace(self, old: SceneRecord | None, record: SceneRecord) -> None:
+        """Put a record in the place of another: readers see the old one until they see the new one."""
+        dead = None
+        if old is not None:
+            scene_id, before = record.scene.id, old.predecessor
+            if self._settings.keep_old and old.status != "failed" and old.version != record.version:
+                keep_version(self._storage, scene_id)
+                before = old.version
+            elif own_file(old) and old.data != record.data:
+                # A pass that was killed may have kept it already.
+                dead = None if is_kept(self._storage, scene_id, old.version) else old.data
+            record = replace(record, predecessor=before)
         self._records.commit(record, replace=True)
-        if old is not None and old.data is not None and old.data != data and own_file(old):
-            self._storage.delete(old.data)
+        if dead is not None:
+            self._storage.delete(dead)
 
     def _data_key(self, task: SceneTask, version: str) -> str:
         folder = partition_folder(self._settings.job.output.partition, task.scene)

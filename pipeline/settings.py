@@ -87,6 +87,8 @@ class Settings:
         Bands and rescaling of each crop model: the job's word, or else the model's.
     used
         The models as the output's collection describes them.
+    keep_old
+        Whether records that are replaced by those of another version are kept beside them.
     """
 
     job: Job
@@ -95,6 +97,7 @@ class Settings:
     models: dict[str, str]
     crop_bands: dict[str, BandRequest] = field(default_factory=dict)
     used: tuple[UsedModel, ...] = ()
+    keep_old: bool = False
 
     @classmethod
     def resolve(cls, job: Job) -> Settings:
