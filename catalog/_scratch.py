@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ class Scratch:
         # An empty name is SQLite's word for a temporary file. Nothing in it outlives the process, so
         # there is nothing to roll back to and nothing to sync.
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self.close = weakref.finalize(self, self._connection.close)
+        """Remove the database; happens by itself when nobody holds it any more."""
         self.execute("PRAGMA journal_mode = OFF")
         self.execute("PRAGMA synchronous = OFF")
         self.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -55,10 +58,6 @@ class Scratch:
     def first(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Return the first row as a tuple, or None."""
         return self.execute(statement, values).fetchone()
-
-    def close(self) -> None:
-        """Remove the database."""
-        self._connection.close()
 
 
 def _complaint(error: sqlite3.Error) -> StorageError:

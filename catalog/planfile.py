@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -73,6 +74,7 @@ class PlanFile:
 
     def __init__(self, file: Any, head: PlanHead, own: OwnHrefs | None = None) -> None:
         self._file = file
+        self._forget = weakref.finalize(self, file.close)
         self._own = own
         self.head = head
 
@@ -165,7 +167,7 @@ class PlanFile:
 
     def close(self) -> None:
         """Forget the local copy; the plan in the output stays."""
-        self._file.close()
+        self._forget()
         if self._own is not None:
             self._own.close()
 

@@ -6,63 +6,65 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..catalog import Scene, open_source
+from ..catalog import open_storage
+from ..catalog.area import area_of_interest
 from ..catalog.errors import GeosweepError
 from ._geo import pixel_area_m2
-from .crop_requests import crop_requests, side_bands
+from .crop_requests import crop_requests
+from .frozen import settle_plan
 from .ownership import Ownership
 from .region import Region
 from .scene_reader import SceneTask, open_raster, plan_scene
 
 if TYPE_CHECKING:
+    from ..catalog.planfile import PlanFile
     from .job import Job
 
 
 class ScenePlan:
-    """The scenes of a job and the limits of each.
+    """The scenes of a job and the limits of each; none of them in memory until its turn comes.
 
     Parameters
     ----------
     job
         The job.
+    file
+        The frozen plan; stays open for as long as this is in use.
     limit
         Take the first so many scenes only. Ownership still looks at all of them, so that a limited
         run commits the same rows as a full one.
 
-    Raises
-    ------
-    SourceError
-        If the source can't be read, or holds no scenes.
+    Attributes
+    ----------
+    count
+        How many scenes.
     """
 
-    def __init__(self, job: Job, *, limit: int | None = None) -> None:
-        source = open_source(
-            job.source,
-            bbox=job.source.bbox,
-            side_assets=job.crop_assets,
-            side_bands=side_bands(job),
-        )
-        self._every: list[Scene] = list(source)
-        self.scenes = self._every if limit is None else self._every[:limit]
-        self.duplicates = source.duplicates
-        self._aoi = source.area
-        shared = math.floor(job.windows.size * job.windows.overlap)
-        self._ownership = Ownership(self._every, shared) if job.merge.scenes == "latest" else None
+    def __init__(self, job: Job, file: PlanFile, *, limit: int | None = None) -> None:
+        self._file = file
+        self.count = file.count if limit is None else min(limit, file.count)
+        self._aoi = file.area
+        if self._aoi is None:
+            self._aoi = area_of_interest(job.source.bbox, job.source.intersects)
+        self._ownership = None
+        if job.merge.scenes == "latest":
+            shared = math.floor(job.windows.size * job.windows.overlap)
+            self._ownership = Ownership(chain(file.scenes(), file.retained()), shared)
+
+    def ids(self) -> Iterator[str]:
+        """Ids of the scenes, in order."""
+        return islice(self._file.ids(), self.count)
 
     def tasks(self) -> Iterator[SceneTask]:
         """Each scene with its limits, worked out when it is asked for."""
-        for number in range(len(self.scenes)):
-            yield self.task(number)
-
-    def task(self, number: int) -> SceneTask:
-        """Scene `number` with its limits."""
-        scene = self.scenes[number]
-        foreign = self._ownership.foreign(scene) if self._ownership else None
-        return SceneTask(scene, Region(self._aoi, foreign))
+        for scene in islice(self._file.scenes(), self.count):
+            foreign = self._ownership.foreign(scene) if self._ownership else None
+            yield SceneTask(scene, Region(self._aoi, foreign))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ def plan(
     GeosweepError
         As the run itself would.
     """
-    scenes = ScenePlan(job, limit=limit)
+    file = settle_plan(job, open_storage(job.output.path), dry=True)
+    scenes = ScenePlan(job, file, limit=limit)
     requests = crop_requests(job)
     totals = {"windows": 0, "read": 0, "aoi": 0, "owned": 0, "pixels": 0, "bytes": 0}
     unreadable, area = 0, 0.0
@@ -169,7 +172,7 @@ def plan(
     if hours is not None and price_per_hour is not None:
         cost = hours * max(detectors, 1) * price_per_hour
     return PlanSummary(
-        scenes=len(scenes.scenes),
+        scenes=scenes.count,
         unreadable=unreadable,
         windows=totals["windows"],
         windows_to_read=totals["read"],

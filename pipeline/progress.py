@@ -75,6 +75,11 @@ class RunProgress:
         self._detections += detections
         self._show()
 
+    def on_standing(self) -> None:
+        """Note a scene that an earlier run has done."""
+        self._done += 1
+        self._show()
+
     def on_scene(self, outcome: SceneOutcome) -> None:
         """Note a scene done; a failure is always said."""
         self._done += 1

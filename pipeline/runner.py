@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from array import array
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ..catalog import Records, Storage, open_storage
+from ..catalog import Storage, open_storage
 from ..catalog.collection import read_collection, write_collection, write_snapshot
 from ..catalog.errors import JobError, OutputError
 from ..catalog.ledger import Ledger
 from .commit import SceneOutcome, finished
+from .frozen import REPORT, report_of, settle_plan
 from .planner import ScenePlan
 from .progress import RunProgress
-from .result import COUNTS, Failure, Result
 from .settings import Settings, software_versions
+from .tally import sum_up
 from .used_models import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..catalog import SceneRecord
+    from ..catalog.planfile import PlanFile
     from .job import Job
+    from .result import Result
     from .scene_reader import SceneTask
     from .sweep import OnWindows
 
@@ -91,31 +92,81 @@ def run(
     start = time.perf_counter()
     settings = Settings.resolve(job)
     storage = open_storage(job.output.path)
-    _claim(storage, settings, overwrite=overwrite)
-    plan = ScenePlan(job, limit=limit)
-    todo = _Todo(plan, storage, settings, retry_failed=retry_failed, overwrite=overwrite)
-    log.info("%d scenes in the plan, %d to do", len(plan.scenes), todo.count)
+    check_claim(storage, settings, overwrite=overwrite)
+    # Before the output is made: a job whose source can't be read leaves none.
+    plan = settle_plan(settings.job, storage, anew=overwrite)
+    claim(storage, settings, overwrite=overwrite)
+    return run_plan(
+        settings,
+        storage,
+        plan,
+        engine=engine,
+        address=address,
+        limit=limit,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        progress=progress,
+        start=start,
+    )
+
+
+def run_plan(
+    settings: Settings,
+    storage: Storage,
+    plan: PlanFile,
+    *,
+    engine: EngineName = "ray",
+    address: str | None = None,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    start: float | None = None,
+) -> Result:
+    """Sweep what is not recorded as done of a frozen plan, into an output that was claimed.
+
+    Parameters
+    ----------
+    settings, storage, plan
+        The job, its output, and the plan that stands there.
+    engine, address, limit, retry_failed, overwrite, progress
+        As for `run`.
+    start
+        When the run began, by `time.perf_counter`; now, if not given.
+
+    Raises
+    ------
+    GeosweepError
+        If the models, the output or the cluster is at fault.
+    """
+    start = time.perf_counter() if start is None else start
+    scenes = ScenePlan(settings.job, plan, limit=limit)
     devices: list[str] = []
-    windows = 0
-    with RunProgress(todo.count, show=progress) as shown:
-        if todo.count:
+    done = windows = 0
+    with RunProgress(scenes.count, show=progress) as shown:
+        todo = _unfinished(
+            scenes, storage, settings, shown, retry_failed=retry_failed, overwrite=overwrite
+        )
+        first = next(todo, None)  # without one, no engine has to be started
+        if first is not None:
             with _open_engine(engine, settings, storage, address, shown.on_windows) as opened:
                 devices = opened.devices
-                for outcome in opened.sweep(todo.tasks()):
+                for outcome in opened.sweep(chain([first], todo)):
                     shown.on_scene(outcome)
+                    done += 1
                     # What the tile filter skips was read and looked at, too.
                     for end in ("processed", "skipped_filter"):
                         windows += outcome.counts.get(f"windows_{end}", 0)
-    result = _sum_up(plan, storage, settings, engine)
+    result = sum_up(scenes, storage, settings, engine)
     result.devices = devices
     result.timings["wall"] = time.perf_counter() - start
     result.counts |= {
-        "scenes_now": todo.count,
+        "scenes_now": done,
         "windows_now": windows,
         "source_duplicates": plan.duplicates,
     }
     write_snapshot(storage)
-    storage.put("run.json", json.dumps(result.report(), indent=2).encode())
+    storage.put(REPORT, report_of(result, plan))
     return result
 
 
@@ -135,18 +186,24 @@ def _open_engine(
     return RayEngine(settings, storage, address=address, on_windows=on_windows)
 
 
-def _claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:
+def check_claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:
+    """Raise OutputError if the output is another job's; nothing is written."""
+    old = None if overwrite else read_collection(storage)
+    if old is None:
+        return
+    theirs = old.get("geosweep:fingerprint")
+    if theirs != settings.fingerprint:
+        raise OutputError(
+            f"{settings.job.output.path} holds the results of other models or settings (fingerprint "
+            f"{theirs}, this job's is {settings.fingerprint}); choose another output.path, or redo every "
+            "scene there with --overwrite."
+        )
+
+
+def claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:
     """Make the output this job's, or refuse where it is another's."""
+    check_claim(storage, settings, overwrite=overwrite)
     job = settings.job
-    old = read_collection(storage)
-    if old is not None and not overwrite:
-        theirs = old.get("geosweep:fingerprint")
-        if theirs != settings.fingerprint:
-            raise OutputError(
-                f"{job.output.path} holds the results of other models or settings (fingerprint {theirs}, "
-                f"this job's is {settings.fingerprint}); choose another output.path, or redo every scene "
-                "there with --overwrite."
-            )
     storage.sweep_temporary()
     write_collection(
         storage,
@@ -163,78 +220,24 @@ def _claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:
     )
 
 
-class _Todo:
-    """The plan's scenes that are not recorded as done.
-
-    Only their numbers are kept: limits are worked out again when a scene's turn comes.
-    """
-
-    def __init__(
-        self,
-        plan: ScenePlan,
-        storage: Storage,
-        settings: Settings,
-        *,
-        retry_failed: bool,
-        overwrite: bool,
-    ) -> None:
-        self._plan = plan
-        if overwrite:
-            self._numbers = array("Q", range(len(plan.scenes)))
-            return
-        with Ledger.read(storage) as ledger:
-            self._numbers = array(
-                "Q",
-                (
-                    number
-                    for number, task in enumerate(plan.tasks())
-                    if not finished(
-                        ledger.get(task.scene.id),
-                        settings.scene_version(task),
-                        retry_failed=retry_failed,
-                    )
-                ),
-            )
-
-    @property
-    def count(self) -> int:
-        return len(self._numbers)
-
-    def tasks(self) -> Iterator[SceneTask]:
-        return map(self._plan.task, self._numbers)
-
-
-def _sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) -> Result:
-    """Add up the records of the plan's scenes."""
-    counts: dict[str, int] = dict.fromkeys(("scenes", "succeeded", "empty", "failed", *COUNTS), 0)
-    counts["scenes"] = len(plan.scenes)
-    timings: dict[str, float] = {}
-    failures: list[Failure] = []
-    wanted = {scene.id for scene in plan.scenes}
-    for record in _records_of(storage, wanted):
-        counts[record.status] += 1
-        for name, value in record.counts.items():
-            counts[name] = counts.get(name, 0) + value
-        for name, value in record.timings.items():
-            timings[name] = timings.get(name, 0.0) + value
-        if record.status == "failed":
-            failures.append(Failure(record.scene.id, record.error or "unknown"))
-    counts["unfinished"] = len(plan.scenes) - sum(
-        counts[status] for status in ("succeeded", "empty", "failed")
-    )
-    return Result(
-        output=settings.job.output.path,
-        counts=counts,
-        failures=sorted(failures, key=lambda failure: failure.scene_id),
-        timings=timings,
-        engine=engine,
-        _storage=storage,
-        _schema=settings.schema,
-        _planned=lambda member: member.scene_id in wanted,
-    )
-
-
-def _records_of(storage: Storage, wanted: set[str]) -> Iterator[SceneRecord]:
-    for record in Records(storage).all():
-        if record.scene.id in wanted:
-            yield record
+def _unfinished(
+    plan: ScenePlan,
+    storage: Storage,
+    settings: Settings,
+    shown: RunProgress,
+    *,
+    retry_failed: bool,
+    overwrite: bool,
+) -> Iterator[SceneTask]:
+    """Yield the plan's scenes that are not recorded as done, when their turn comes."""
+    if overwrite:
+        yield from plan.tasks()
+        return
+    with Ledger.read(storage) as ledger:
+        log.info("%d scenes in the plan, %d on record", plan.count, len(ledger))
+        for task in plan.tasks():
+            version = settings.scene_version(task)
+            if finished(ledger.get(task.scene.id), version, retry_failed=retry_failed):
+                shown.on_standing()
+            else:
+                yield task
