@@ -115,7 +115,7 @@ class TransactionApi:
                     document = {"type": "FeatureCollection", "features": list(items)}
                     self._http.change("POST", url, document)
                 except ApiStatusError as error:
-                    if error.status in (401, 403):
+                    if error.status in (401, 403, 429, 503):
                         raise
                     # One by one will tell which is at fault, or whether it was the batch.
                     self._takes_batches = error.status in (400, 409)
