@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..catalog.errors import JobError
+from ..catalog.signing import check_signer
 from .bands import BandRequest
 from .rows import CropColumns, RowSchema
 from .used_models import used_models
@@ -107,8 +108,11 @@ class Settings:
         ------
         ModelError
             If one can't be found or read.
+        SourceError
+            If there is nothing to sign hrefs with.
         """
         job = _absolute(job)
+        check_signer(job.source.sign)
         crops = {spec.name: ModelFace.look_up(spec.model, "cropmodel") for spec in job.crop_models}
         tile_filter = None
         if job.tile_filter is not None:
