@@ -65,10 +65,7 @@ def read_area(source: str | dict[str, Any]) -> BaseGeometry:
     import shapely
 
     name = _name(source)
-    frame = _frame(source, name)
-    if frame.crs is None:
-        raise SourceError(f"{name} has no CRS: write it with one, such as EPSG:4326")
-    geometries = frame.geometry.to_crs("EPSG:4326").dropna().force_2d().make_valid()
+    geometries = _geometries(source).force_2d().make_valid()
     area = geometries.union_all()
     if area.geom_type == "GeometryCollection":
         area = shapely.union_all([part for part in area.geoms if part.area > 0])
@@ -83,6 +80,18 @@ def read_area(source: str | dict[str, Any]) -> BaseGeometry:
     return area
 
 
+def area_as_geojson(source: str) -> dict[str, Any]:
+    """Return a file's geometries as a GeoJSON object, which `read_area` takes for the same area.
+
+    Raises
+    ------
+    SourceError
+        If the file can't be read, has no CRS, or holds no polygons.
+    """
+    read_area(source)
+    return _geometries(source).to_frame("geometry").to_geo_dict(drop_id=True)
+
+
 def overlap(area: BaseGeometry, footprint: BaseGeometry) -> bool:
     """Whether two areas share more than an edge, so that there are pixels to sweep."""
     return area.intersects(footprint) and not area.touches(footprint)
@@ -90,6 +99,15 @@ def overlap(area: BaseGeometry, footprint: BaseGeometry) -> bool:
 
 def _name(source: str | dict[str, Any]) -> str:
     return public_href(source) if isinstance(source, str) else "source.intersects"
+
+
+def _geometries(source: str | dict[str, Any]) -> Any:
+    """All geometries there are, in EPSG:4326."""
+    name = _name(source)
+    frame = _frame(source, name)
+    if frame.crs is None:
+        raise SourceError(f"{name} has no CRS: write it with one, such as EPSG:4326")
+    return frame.geometry.to_crs("EPSG:4326").dropna()
 
 
 def _frame(source: str | dict[str, Any], name: str) -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .annotated import predict_file
     from .grid_arrays import density_grid
     from .grid_files import DensityFile, write_density
+    from .handle import JobHandle, JobState
     from .job import Job
     from .map import write_map
     from .outputs import read_output
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from .quicklook import write_quicklook
     from .result import Failure, Result
     from .runner import run
+    from .submission import submit
+    from .updating import UpdateResult, update
     from .window_arrays import iter_windows
 
 
@@ -42,6 +45,8 @@ __all__ = [
     "GeosweepError",
     "Job",
     "JobError",
+    "JobHandle",
+    "JobState",
     "ModelError",
     "OutputError",
     "PlanSummary",
@@ -49,6 +54,7 @@ __all__ = [
     "Result",
     "SourceError",
     "StorageError",
+    "UpdateResult",
     "density_grid",
     "iter_windows",
     "plan",
@@ -57,6 +63,8 @@ __all__ = [
     "predict_tile",
     "read_output",
     "run",
+    "submit",
+    "update",
     "write_density",
     "write_map",
     "write_quicklook",
@@ -68,6 +76,10 @@ __getattr__, __dir__ = lazy_names(
         ".annotated": ("predict_file",),
         ".grid_arrays": ("density_grid",),
         ".grid_files": ("DensityFile", "write_density"),
+        ".handle": (
+            "JobHandle",
+            "JobState",
+        ),
         ".job": ("Job",),
         ".map": ("write_map",),
         ".outputs": ("read_output",),
@@ -85,6 +97,11 @@ __getattr__, __dir__ = lazy_names(
             "Result",
         ),
         ".runner": ("run",),
+        ".submission": ("submit",),
+        ".updating": (
+            "UpdateResult",
+            "update",
+        ),
         ".window_arrays": ("iter_windows",),
     },
 )

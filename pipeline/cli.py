@@ -6,19 +6,16 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
-from rich.table import Table
 
 from ..catalog.errors import JobError
-from . import cli_catalog, cli_density, cli_evaluate, cli_models, cli_train
+from . import cli_catalog, cli_density, cli_evaluate, cli_models, cli_submit, cli_train
 from ._console import err, guarded, out
-
-if TYPE_CHECKING:
-    from .planner import PlanSummary
-    from .result import Result
+from ._signals import terminate_as_interrupt
+from ._tables import plan_table, result_table
 
 app = typer.Typer(
     help="Sweep cloud-optimized rasters with a detector and crop classifiers.",
@@ -149,7 +146,7 @@ def plan(
     if as_json:
         sys.stdout.write(json.dumps(summary.to_dict(), indent=2) + "\n")
     else:
-        out.print(_plan_table(summary))
+        out.print(plan_table(summary))
 
 
 @app.command(name="map")
@@ -167,6 +164,10 @@ def map_(
 
 
 # Here, so that `geosweep --help` lists them after the commands above.
+app.command()(cli_submit.submit)
+app.command()(cli_submit.status)
+app.command()(cli_submit.logs)
+app.command()(cli_submit.stop)
 app.command()(cli_density.density)
 app.command()(cli_evaluate.evaluate)
 app.add_typer(cli_train.app, name="train")
@@ -193,69 +194,11 @@ def _run(
         retry_failed=retry_failed,
         overwrite=overwrite,
     )
-    out.print(_result_table(result))
+    out.print(result_table(result))
     for failure in result.failures:
         err.print(f"failed: {failure.scene_id}: {failure.error}", markup=False, soft_wrap=True)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
-
-
-def _result_table(result: Result) -> Table:
-    counts = result.counts
-    table = Table(title=f"geosweep: {result.output}", show_header=False)
-    states = ", ".join(f"{counts[key]} {key}" for key in ("succeeded", "empty", "failed"))
-    table.add_row("scenes", f"{counts['scenes']} ({states}); {counts['scenes_now']} done now")
-    skipped = {
-        "nodata": counts["windows_skipped_nodata"],
-        "outside the AOI": counts["windows_skipped_aoi"],
-        "another scene's": counts["windows_skipped_owned"],
-        "empty by the tile filter": counts["windows_skipped_filter"],
-        "failed": counts["windows_failed"],
-    }
-    left_out = "".join(f", {value} {key}" for key, value in skipped.items() if value)
-    table.add_row(
-        "windows", f"{counts['windows']} ({counts['windows_processed']} processed{left_out})"
-    )
-    kept = {
-        "uncertain": counts["windows_uncertain"],
-        "empty and something": counts["windows_empty_and_something"],
-    }
-    if any(kept.values()):
-        doubts = ", ".join(f"{value} {key}" for key, value in kept.items() if value)
-        table.add_row("tile filter", f"kept in doubt: {doubts}")
-    table.add_row("detections", str(counts["detections"]))
-    table.add_row("duplicates removed", str(counts["duplicates_removed"]))
-    crops = {
-        "without data, so without a class": counts["crops_outside"],
-        "partly beside their raster": counts["crops_partly_outside"],
-    }
-    if any(crops.values()):
-        table.add_row("crops", ", ".join(f"{value} {key}" for key, value in crops.items() if value))
-    if counts["windows_now"]:
-        table.add_row("speed", f"{result.windows_per_second:.2f} windows/s, all included")
-    return table
-
-
-def _plan_table(summary: PlanSummary) -> Table:
-    table = Table(title="Plan", show_header=False)
-    bad = f" ({summary.unreadable} unreadable)" if summary.unreadable else ""
-    table.add_row("scenes", f"{summary.scenes}{bad}")
-    table.add_row(
-        "windows",
-        f"{summary.windows_to_read} to read of {summary.windows} "
-        f"({summary.windows_skipped_aoi} outside the AOI, {summary.windows_skipped_owned} another scene's)",
-    )
-    table.add_row("area", f"{summary.area_km2:,.4g} km²")
-    table.add_row("pixels", f"{summary.pixels:,}")
-    table.add_row("decoded", f"{summary.bytes / 1e9:,.3g} GB")
-    if summary.seconds_per_window is not None and summary.hours is not None:
-        table.add_row(
-            "time",
-            f"{summary.hours:,.3g} h at {summary.seconds_per_window:.3g} s a window, measured here",
-        )
-    if summary.cost is not None:
-        table.add_row("cost", f"{summary.cost:,.2f}")
-    return table
 
 
 def _numbers(text: str, option: str, count: int) -> list[float]:
@@ -279,6 +222,7 @@ def _bands(text: str) -> list[int | str]:
 
 def main() -> None:
     """Run the command line."""
+    terminate_as_interrupt()
     app()
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -115,6 +117,7 @@ class RayEngine:
             }
         else:
             options |= {"address": address}
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -123,6 +126,10 @@ class RayEngine:
                 f"The Ray cluster at {address or 'this machine'} can't be reached: {reason}; check the "
                 "address and that the cluster is up."
             ) from error
+        finally:
+            # Ray puts its own in its place, which skips what a command says and how it ends.
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)
 
     def _set_coordinators(self) -> None:
         for node, plan in self._plan_nodes():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
@@ -17,10 +20,55 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..catalog.errors import JobError
 from .commit import SceneOutcome
 
 log = logging.getLogger("geosweep")
 LINE_EVERY_SECONDS = 30.0
+EVERY_VARIABLE = "GEOSWEEP_PROGRESS_SECONDS"
+"""Seconds between two lines, where they should be others."""
+
+_LINE = re.compile(
+    r"progress: (?P<scenes_done>\d+) of (?P<scenes>\d+) scenes \((?P<failed>\d+) failed\), "
+    r"(?P<windows>\d+) windows \((?P<windows_per_second>[\d.]+)/s\), (?P<detections>\d+) detections"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunNumbers:
+    """How far a run is; windows and detections are its own, scenes those of earlier runs, too.
+
+    As text it is the line of the log, from which `parse` makes it again.
+    """
+
+    scenes_done: int
+    scenes: int
+    failed: int
+    windows: int
+    windows_per_second: float
+    detections: int
+
+    def __str__(self) -> str:
+        return (
+            f"progress: {self.scenes_done} of {self.scenes} scenes ({self.failed} failed), "
+            f"{self.windows} windows ({self.windows_per_second:.1f}/s), "
+            f"{self.detections} detections"
+        )
+
+    @classmethod
+    def parse(cls, log: str) -> RunNumbers | None:
+        """What the last such line of a log says; None if there is none."""
+        found = None
+        for match in _LINE.finditer(log):
+            found = match.groupdict()
+        if found is None:
+            return None
+        rate = float(found.pop("windows_per_second"))
+        return cls(windows_per_second=rate, **{key: int(text) for key, text in found.items()})
+
+    def to_dict(self) -> dict[str, float]:
+        """As plain numbers."""
+        return asdict(self)
 
 
 class RunProgress:
@@ -33,14 +81,16 @@ class RunProgress:
     show
         False keeps quiet, but for failures.
     console
-        Where bars go; a log line every `LINE_EVERY_SECONDS` where that is no terminal.
+        Where bars go; a log line every `LINE_EVERY_SECONDS`, or as many as the environment's
+        `EVERY_VARIABLE` says, where that is no terminal.
     """
 
     def __init__(self, total: int, *, show: bool, console: Console | None = None) -> None:
         console = console or Console(stderr=True)
         self._bars: Progress | None = None
         self._lines = show and not console.is_terminal
-        self._total, self._done = total, 0
+        self._every = _seconds_between_lines()
+        self._total, self._done, self._failed = total, 0, 0
         self._windows = self._detections = 0
         self._start = self._last_line = time.monotonic()
         if show and console.is_terminal:
@@ -58,6 +108,8 @@ class RunProgress:
     def __enter__(self) -> Self:
         if self._bars is not None:
             self._bars.start()
+        elif self._lines and self._total:
+            log.info("%s", self.numbers)
         return self
 
     def __exit__(
@@ -68,6 +120,8 @@ class RunProgress:
     ) -> None:
         if self._bars is not None:
             self._bars.stop()
+        elif self._lines and self._total:
+            log.info("%s", self.numbers)
 
     def on_windows(self, windows: int, detections: int) -> None:
         """Note windows and detections done."""
@@ -84,15 +138,35 @@ class RunProgress:
         """Note a scene done; a failure is always said."""
         self._done += 1
         if outcome.status == "failed":
+            self._failed += 1
             log.warning("scene %s failed: %s", outcome.scene_id, outcome.error)
         self._show()
 
+    @property
+    def numbers(self) -> RunNumbers:
+        """How far the run is."""
+        rate = self._windows / max(time.monotonic() - self._start, 1e-9)
+        return RunNumbers(
+            self._done, self._total, self._failed, self._windows, rate, self._detections
+        )
+
     def _show(self) -> None:
         now = time.monotonic()
-        rate = self._windows / max(now - self._start, 1e-9)
-        detail = f"{self._windows} windows ({rate:.1f}/s), {self._detections} detections"
         if self._bars is not None:
+            shown = self.numbers
+            detail = (
+                f"{shown.windows} windows ({shown.windows_per_second:.1f}/s), "
+                f"{shown.detections} detections"
+            )
             self._bars.update(self._task, completed=self._done, detail=detail)
-        elif self._lines and now - self._last_line >= LINE_EVERY_SECONDS:
+        elif self._lines and now - self._last_line >= self._every:
             self._last_line = now
-            log.info("%d of %d scenes, %s", self._done, self._total, detail)
+            log.info("%s", self.numbers)
+
+
+def _seconds_between_lines() -> float:
+    text = os.environ.get(EVERY_VARIABLE)
+    try:
+        return float(text) if text else LINE_EVERY_SECONDS
+    except ValueError:
+        raise JobError(f"{EVERY_VARIABLE} is {text!r}, but must be a number of seconds.") from None

@@ -93,19 +93,17 @@ class Result:
         """All committed rows, as one table with the output's columns."""
         from .outputs import open_files
 
-        assert self._storage is not None
-        assert self._schema is not None
-        schema = self._schema.arrow
+        storage, rows = self._opened()
+        schema = rows.arrow
         tables = [
-            file.read(schema.names).cast(schema)
-            for file in open_files(self._storage, self._members())
+            file.read(schema.names).cast(schema) for file in open_files(storage, self._members())
         ]
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def to_geopandas(self) -> gpd.GeoDataFrame:
         """All committed rows as a frame; empty, with the same columns, if there are none."""
-        assert self._schema is not None
-        return to_geodataframe(self.to_arrow(), self._schema.crs)
+        _, rows = self._opened()
+        return to_geodataframe(self.to_arrow(), rows.crs)
 
     def dataset(self) -> pads.Dataset:
         """The committed files as a pyarrow dataset, to be scanned without loading them all.
@@ -122,26 +120,36 @@ class Result:
         from .livedataset import LiveDataset, LiveFile
         from .outputs import open_files
 
-        assert self._storage is not None
-        assert self._schema is not None
-        if self._storage.local_path("data") is None:
+        storage, rows = self._opened()
+        if storage.local_path("data") is None:
             raise OutputError(
                 f"{self.output} is not on a local disk; use to_arrow(), or point your engine at the "
                 "data assets listed in items.parquet."
             )
         files = (
             LiveFile(path, file.scenes if file.dead else None)
-            for file in open_files(self._storage, self._members())
-            if (path := self._storage.local_path(file.key)) is not None
+            for file in open_files(storage, self._members())
+            if (path := storage.local_path(file.key)) is not None
         )
-        return LiveDataset.over(files, self._schema.arrow)
+        return LiveDataset.over(files, rows.arrow)
 
     def _members(self) -> Iterator[Member]:
         """What the records of the run's scenes say of their rows, as of now."""
         from ..catalog.sharedfiles import members
 
-        assert self._storage is not None
-        return filter(self._planned, members(self._storage))
+        storage, _ = self._opened()
+        return filter(self._planned, members(storage))
+
+    def _opened(self) -> tuple[Storage, RowSchema]:
+        """The output and its columns; a report from a cluster may tell of one that is not seen here."""
+        from ..catalog.errors import OutputError
+
+        if self._storage is None or self._schema is None:
+            raise OutputError(
+                f"{self.output} can't be read from this machine; open it with read_output() on one that "
+                "sees it."
+            )
+        return self._storage, self._schema
 
     def to_xarray(
         self, cell: float = 100.0, crs: str = "EPSG:6933", *, by: str | None = None
@@ -173,10 +181,9 @@ class Result:
         from ._grid_spec import GridSpec
         from .grid_arrays import grid_dataset
 
-        assert self._storage is not None
-        assert self._schema is not None
+        storage, rows = self._opened()
         spec = GridSpec(cell, crs, by)
-        return grid_dataset(self._storage, self._members(), self._schema.crs, spec)
+        return grid_dataset(storage, self._members(), rows.crs, spec)
 
     def report(self) -> dict[str, Any]:
         """The content of `run.json`."""

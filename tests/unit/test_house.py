@@ -21,11 +21,13 @@ TOP = {
     "pipeline.cli_density",
     "pipeline.cli_evaluate",
     "pipeline.cli_models",
+    "pipeline.cli_submit",
     "pipeline.cli_train",
     "pipeline.__main__",
-    "pipeline.submit",
+    "pipeline.submitted",
 }
 DRIVER = "pipeline.driver"
+JOBS_API = "pipeline._jobsapi"
 
 
 @cache
@@ -108,7 +110,11 @@ def test_models_know_of_errors_alone(module):
 
 @pytest.mark.parametrize("module", in_folder("pipeline"))
 def test_only_the_driver_talks_to_ray(module):
-    if module != DRIVER:
+    # Of Ray, the Jobs API's client uses what speaks HTTP; it joins no cluster.
+    http = ("ray.job_submission", "ray.util.state", "ray.exceptions")
+    if module == JOBS_API:
+        assert not uses(module, "ray", "actors") - uses(module, *http)
+    elif module != DRIVER:
         assert not uses(module, "ray", "actors")
 
 
@@ -133,7 +139,9 @@ def below_the_actors() -> set[str]:
 def test_stages_do_not_look_up():
     stages = below_the_actors()
     assert {"pipeline.stream", "pipeline.detect", "pipeline.commit"} <= stages
-    assert not stages & (TOP | {DRIVER, "pipeline.runner", "pipeline"})
+    afar = {JOBS_API, "pipeline.handle", "pipeline.submission"}
+    above = {DRIVER, *afar, "pipeline.runner", "pipeline"}
+    assert not stages & (TOP | above)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

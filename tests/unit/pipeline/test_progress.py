@@ -6,9 +6,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from geosweep.catalog.errors import JobError
 from geosweep.pipeline import progress as module
 from geosweep.pipeline.commit import SceneOutcome
-from geosweep.pipeline.progress import RunProgress
+from geosweep.pipeline.progress import RunNumbers, RunProgress
 
 DONE = SceneOutcome("a", "succeeded", {}, {})
 FAILED = SceneOutcome("b", "failed", {}, {}, "cut short")
@@ -41,13 +42,30 @@ def test_bars_on_a_terminal_end_complete(lines):
 
 def test_lines_elsewhere_and_not_too_many(lines, monkeypatch):
     assert show(terminal=False) == ""
-    assert lines(logging.INFO) == []
+    first_and_last = lines(logging.INFO)
+    assert len(first_and_last) == 2
+    assert first_and_last[0].startswith("progress: 0 of 2 scenes (0 failed), 0 windows (")
+    assert first_and_last[1].startswith("progress: 2 of 2 scenes (1 failed), 12 windows (")
+    assert first_and_last[1].endswith("/s), 34 detections")
     monkeypatch.setattr(module, "LINE_EVERY_SECONDS", 0.0)
     assert show(terminal=False) == ""
-    said = lines(logging.INFO)
-    assert len(said) == 3
-    assert said[-1].startswith("2 of 2 scenes, 12 windows (")
-    assert said[-1].endswith("/s), 34 detections")
+    assert len(lines(logging.INFO)) == 2 + 5
+
+
+def test_lines_as_often_as_the_environment_says(lines, monkeypatch):
+    monkeypatch.setenv("GEOSWEEP_PROGRESS_SECONDS", "0")
+    show(terminal=False)
+    assert len(lines(logging.INFO)) == 5
+    monkeypatch.setenv("GEOSWEEP_PROGRESS_SECONDS", "often")
+    with pytest.raises(JobError, match="'often'"):
+        show(terminal=False)
+
+
+def test_a_line_gives_its_numbers_back():
+    first, last = RunNumbers(1, 9, 0, 5, 0.5, 7), RunNumbers(8, 9, 2, 123_456, 1234.5, 10**7)
+    log = f"detectors: cpu\n{first}\nscene b failed: progress: none\n{last}\nand then more"
+    assert RunNumbers.parse(log) == last
+    assert RunNumbers.parse("2 scenes in the plan") is None
 
 
 @pytest.mark.parametrize("terminal", [True, False])
