@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from .header import outline
+from .stacitems import multihash
 from .storage import Storage
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class FileCheck:
         Hashes of the detection ids, uint64 (count,).
     repeated
         How many of them repeat another.
+    checksum
+        SHA-256 of the file as a multihash, if it was asked for.
     """
 
     geoparquet: str | None
@@ -72,9 +75,12 @@ class FileCheck:
     size: int
     ids: NDArray[np.uint64]
     repeated: int
+    checksum: str | None
 
 
-def check_file(storage: Storage, record: SceneRecord, listed: list[tuple[str, str]]) -> FileCheck:
+def check_file(
+    storage: Storage, record: SceneRecord, listed: list[tuple[str, str]], *, digest: bool
+) -> FileCheck:
     """Read a scene's data file, a batch in memory at a time.
 
     Parameters
@@ -85,6 +91,8 @@ def check_file(storage: Storage, record: SceneRecord, listed: list[tuple[str, st
         Of a scene with a data file.
     listed
         (name, type) of the columns that the collection lists.
+    digest
+        Whether the file's checksum is worked out.
 
     Raises
     ------
@@ -99,6 +107,7 @@ def check_file(storage: Storage, record: SceneRecord, listed: list[tuple[str, st
     path = storage.local_path(record.data)
     data = None if path is not None else storage.get(record.data)
     size = len(data) if data is not None else path.stat().st_size  # type: ignore[union-attr]
+    checksum = multihash(path if data is None else data) if digest else None  # type: ignore[arg-type]
     with pq.ParquetFile(path if data is None else BytesIO(data)) as file:
         schema = file.schema_arrow
         columns = _columns_fault(schema, listed)
@@ -106,7 +115,7 @@ def check_file(storage: Storage, record: SceneRecord, listed: list[tuple[str, st
         names = {"detection_id", "scene_id", "geometry"}
         if not names <= set(schema.names):
             none = np.zeros(0, np.uint64)
-            return FileCheck(geoparquet, columns, None, 0, 0, size, none, 0)
+            return FileCheck(geoparquet, columns, None, 0, 0, size, none, 0, checksum)
         area = None if geoparquet else _area(record, crs)
         ids = [np.zeros(0, np.uint64)]
         outside = empty = 0
@@ -129,6 +138,7 @@ def check_file(storage: Storage, record: SceneRecord, listed: list[tuple[str, st
             size,
             hashes,
             len(hashes) - len(np.unique(hashes)),
+            checksum,
         )
 
 

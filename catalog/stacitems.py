@@ -26,9 +26,11 @@ GEOMETRY = "geometry"
 _SHA2_256 = "1220"  # multihash: the code of the algorithm, and 32 bytes
 
 
-def multihash(path: Path) -> str:
-    """Return a local file's SHA-256 as ``file:checksum`` wants it."""
-    with path.open("rb") as file:
+def multihash(content: Path | bytes) -> str:
+    """Return the SHA-256 of a local file, or of bytes, as ``file:checksum`` wants it."""
+    if isinstance(content, bytes):
+        return _SHA2_256 + hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
         return _SHA2_256 + hashlib.file_digest(file, "sha256").hexdigest()
 
 

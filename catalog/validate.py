@@ -29,6 +29,7 @@ _NAMES = {
     "commits": "items agree with themselves and the collection",
     "snapshot": "items.parquet has the same items, and valid ones",
     "files": "data files and items belong together",
+    "checksums": "data files are as they were committed, to the byte",
     "geoparquet": "data files are GeoParquet 1.1",
     "columns": "their columns are those that are promised",
     "counts": "counts are those of the rows",
@@ -95,6 +96,7 @@ class _Validation:
         self._repeated = 0  # rows that repeat a detection_id of their own file
         self._versions: dict[str, tuple[Any, ...]] = {}  # by the items' ids
         self._claimed: dict[str, list[int]] = {}  # rows that items claim of a file, rows it has
+        self._checksums: dict[str, str | None] = {}  # of files that items have one of
         self._listed = [
             (str(column.get("name")), str(column.get("type")))
             for column in collection.get("table:columns", [])
@@ -172,12 +174,19 @@ class _Validation:
             return "it failed without a reason"
         if record.status != "failed" and counts.get("windows", windows) != windows:
             return f"it has {counts['windows']} windows, and {windows} that came to an end"
+        said = item["properties"].get("table:row_count", record.rows)
+        if said != record.rows:
+            return f"its table:row_count is {said}, its geosweep:rows {record.rows}"
+        if record.columns and list(record.columns) != self._listed:
+            return "its table:columns are not those of collection.json"
         return None
 
     def _data(self, key: str, record: SceneRecord, ids: Repeats) -> None:
         assert record.data is not None
+        # Several items may point to one file.
+        digest = record.data_checksum is not None and record.data not in self._checksums
         try:
-            found = check_file(self._storage, record, self._listed)
+            found = check_file(self._storage, record, self._listed, digest=digest)
         except MissingKeyError:
             self._note("files", key, f"its data file {record.data} is missing")
             return
@@ -190,6 +199,12 @@ class _Validation:
         claimed[0] += found.count
         ids.add(found.ids)
         self._note("files", key, None)
+        if digest:
+            self._checksums[record.data] = found.checksum
+        if record.data_checksum is not None:
+            other = self._checksums[record.data] != record.data_checksum
+            fault = f"its SHA-256 is not the file:checksum of {key}" if other else None
+            self._note("checksums", record.data, fault)
         self._note("geoparquet", record.data, found.geoparquet)
         self._note("columns", record.data, found.columns)
         self._note("place", record.data, found.place)

@@ -18,6 +18,7 @@ from pystac.errors import STACValidationError
 from geosweep.catalog import OutputCheck, open_storage, read_collection, validate_output
 from geosweep.catalog._repeats import Repeats
 from geosweep.catalog._stacschemas import StacSchemas
+from geosweep.catalog.stacitems import multihash
 from geosweep.pipeline import run
 from tests.detectors import grey
 from tests.rasters import write_raster
@@ -56,8 +57,8 @@ def test_a_run_is_sound(sound):
     assert check.ok
     looked = list(check.checked.values())
     # The failed scene has no data file.
-    assert looked[:10] == [1, 4, 4, 4, 3, 3, 3, 3, 3, 4]
-    assert looked[10] == 9
+    assert looked[:11] == [1, 4, 4, 4, 3, 3, 3, 3, 3, 3, 4]
+    assert looked[11] == 9
     (note,) = check.notes
     assert "not at hand" in note and "projection" in note
 
@@ -105,9 +106,24 @@ def edit(
             geo(metadata)
         table = table.replace_schema_metadata({b"geo": json.dumps(metadata).encode()})
         pq.write_table(table, output / key)
-        content["assets"]["data"]["file:size"] = (output / key).stat().st_size
+        data = content["assets"]["data"]
+        data["file:size"] = (output / key).stat().st_size
+        data["file:checksum"] = multihash(output / key)
     path.write_text(json.dumps(content))
     return key
+
+
+def test_a_byte_that_changed(output):
+    """Which neither the size shows nor a column that is looked at."""
+    key = edit(output)
+    group = pq.read_metadata(output / key).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    (score,) = [column for column in columns if column.path_in_schema == "score"]
+    data = bytearray((output / key).read_bytes())
+    data[score.data_page_offset + score.total_compressed_size // 2] ^= 1
+    (output / key).write_bytes(data)
+    (problem,) = checked(output).problems
+    assert problem == f"{key}: its SHA-256 is not the file:checksum of items/scene0.json"
 
 
 def moved(by: float) -> Callable[[pa.Table], pa.Table]:
@@ -143,6 +159,11 @@ def set_property(name: str, value: Any) -> Callable[[dict], object]:
         ({"item": lambda i: i.update(id="other")}, "its id is other"),
         ({"item": lambda i: i.update(collection="else")}, "it names the collection else"),
         ({"item": set_property("geosweep:fingerprint", "x")}, "another job's"),
+        (
+            {"item": set_property("table:row_count", 3)},
+            "table:row_count is 3, its geosweep:rows 54",
+        ),
+        ({"item": lambda i: i["properties"]["table:columns"].pop()}, "table:columns are not those"),
         ({"item": set_property("geosweep:status", "empty")}, "it is empty with 54 rows"),
         ({"item": set_property("geosweep:rows", 53)}, "54 rows of the scene, items/.* says 53"),
         (
