@@ -94,7 +94,7 @@ def members(storage: Storage) -> Iterator[Member]:
     """
     for item in Records(storage).items():
         with record_errors(storage, str(item.get("id"))):
-            member = _member(item)
+            member = member_of_item(item)
         if member is not None:
             yield member
 
@@ -106,7 +106,14 @@ def member_of(record: SceneRecord | None) -> Member | None:
     return Member(record.scene.id, record.version, record.rows, record.data)
 
 
-def _member(item: dict[str, Any]) -> Member | None:
+def member_of_item(item: dict[str, Any]) -> Member | None:
+    """What a record says of its rows, given as the item that is stored; None without a data file.
+
+    Raises
+    ------
+    KeyError, TypeError, AttributeError
+        If the item is no record.
+    """
     data = item.get("assets", {}).get("data")
     properties = item["properties"]
     return data and Member(

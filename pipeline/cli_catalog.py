@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ._console import bar, err, guarded, out
+from .cli_compact import compact
 from .cli_publish import publish
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ _MOST_LINES = 20
 _MOST_PROBLEMS = 100
 
 app = typer.Typer(
-    help="Make STAC catalogs of rasters; check and publish what a run wrote.", no_args_is_help=True
+    help="Make STAC catalogs of rasters; check, compact and publish what a run wrote.",
+    no_args_is_help=True,
 )
 
 
@@ -108,6 +110,7 @@ def validate(
 
 
 app.command()(publish)
+app.command()(compact)
 
 
 def _checked(check: OutputCheck, output: str) -> Table:

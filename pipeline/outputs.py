@@ -189,13 +189,29 @@ def open_files(
             yield from _opened(storage, file, shared)
 
 
+def open_parquet(storage: Storage, key: str) -> pq.ParquetFile:
+    """Open a data file; one of an object store is read into memory.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is none.
+    OutputError
+        If it is broken.
+    """
+    path = storage.local_path(key)
+    source: Any = path if path is not None else io.BytesIO(storage.get(key))
+    try:
+        with _reading(key):
+            return pq.ParquetFile(source)
+    except FileNotFoundError:
+        raise MissingKeyError(f"{storage.uri(key)} does not exist") from None
+
+
 def _opened(storage: Storage, rows: FileRows, shared: SharedFiles) -> Iterator[DataFile]:
     try:
-        path = storage.local_path(rows.key)
-        source: Any = path if path is not None else io.BytesIO(storage.get(rows.key))
-        with _reading(rows.key):
-            file = pq.ParquetFile(source)
-    except (FileNotFoundError, MissingKeyError):
+        file = open_parquet(storage, rows.key)
+    except MissingKeyError:
         _look_again(storage, rows, shared)
         return
     with file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -246,18 +246,25 @@ def _hilbert_order(polygons: NDArray[np.object_], ids: Sequence[str]) -> NDArray
 
 def write_geoparquet(table: pa.Table, path: Path, crs: str | None) -> None:
     """Write rows as GeoParquet 1.1: zstd, bbox covering, row groups of `ROW_GROUP_ROWS`."""
+    bounds = None
+    if table.num_rows:
+        bounds = shapely.total_bounds(shapely.from_wkb(table["geometry"].to_numpy()))
+    table = table.replace_schema_metadata(geo_metadata(bounds, crs))
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+
+
+def geo_metadata(bounds: Iterable[float] | None, crs: str | None) -> dict[bytes, bytes]:
+    """GeoParquet's metadata for rows within `bounds` (xmin, ymin, xmax, ymax); None without rows."""
     geometry: dict[str, Any] = {
         "encoding": "WKB",
-        "geometry_types": ["Polygon"] if table.num_rows else [],
+        "geometry_types": [] if bounds is None else ["Polygon"],
         "crs": None if crs is None else CRS.from_user_input(crs).to_json_dict(),
         "covering": {"bbox": {c: ["bbox", c] for c in ("xmin", "ymin", "xmax", "ymax")}},
     }
-    if table.num_rows:
-        bounds = shapely.total_bounds(shapely.from_wkb(table["geometry"].to_numpy()))
+    if bounds is not None:
         geometry["bbox"] = [float(value) for value in bounds]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    table = table.replace_schema_metadata({b"geo": json.dumps(geo).encode()})
-    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    return {b"geo": json.dumps(geo).encode()}
 
 
 def to_geodataframe(table: pa.Table, crs: str | None) -> gpd.GeoDataFrame:
