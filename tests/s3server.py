@@ -14,19 +14,21 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 _WEED = Path(sys.executable).parent / "weed"
 _KEYS = {
     "owner": ("geosweep-owner", "hushhush-owner-secret", ["Admin", "Read", "Write", "List"]),
     "reader": ("geosweep-reader", "hushhush-reader-secret", ["Read", "List"]),
 }
+PUBLIC = "public"
+"""The bucket that everybody may read, without credentials."""
 _SERVICES = ("master", "volume", "filer", "s3")
 _TRIES = 3
 
@@ -85,7 +87,8 @@ def s3_server() -> Iterator[S3Server]:
                 if _answers(server, found):
                     yield found
                     return
-                assert number < _TRIES, (folder / "weed.log").read_text()[-3000:]
+                taken = server.poll() is not None and number < _TRIES
+                assert taken, (folder / "weed.log").read_text()[-3000:]
             finally:
                 # Not terminate(): it would first wait for its volume server to drain.
                 server.kill()
@@ -97,7 +100,7 @@ def s3_server() -> Iterator[S3Server]:
 
 def _start(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
     (folder / "data").mkdir(parents=True)
-    identities = [
+    identities: list[dict[str, Any]] = [
         {
             "name": name,
             "credentials": [{"accessKey": key, "secretKey": secret}],
@@ -105,6 +108,8 @@ def _start(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
         }
         for name, (key, secret, actions) in _KEYS.items()
     ]
+    anyone: dict[str, Any] = {"name": "anonymous", "actions": [f"Read:{PUBLIC}", f"List:{PUBLIC}"]}
+    identities.append(anyone)
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     options = {
         "dir": folder / "data",
@@ -133,16 +138,13 @@ def _start(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
 
 
 def _answers(server: subprocess.Popen[bytes], found: S3Server, seconds: float = 60) -> bool:
-    """Wait until objects can be stored and S3 answers; False if the server ends instead."""
+    """Wait until objects can be stored and S3 answers; False if the server ends or takes too long."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         with contextlib.suppress(OSError):
             _store(f"{found._filer}/buckets/ready/object", b"x")
-            try:
-                urllib.request.urlopen(found.url, timeout=5).close()
-            except urllib.error.HTTPError as error:
-                if error.code == 403:  # it asks for credentials
-                    return True
+            urllib.request.urlopen(found.url, timeout=5).close()
+            return True
         time.sleep(0.1)
     return False
 
