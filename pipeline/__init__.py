@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .runner import run
     from .submission import submit
     from .updating import UpdateResult, update
+    from .updating import UpdateResult, update
     from .window_arrays import iter_windows
 
 
@@ -55,6 +56,7 @@ __all__ = [
     "SourceError",
     "StorageError",
     "UpdateResult",
+    "UpdateResult",
     "density_grid",
     "iter_windows",
     "plan",
@@ -63,6 +65,7 @@ __all__ = [
     "predict_tile",
     "read_output",
     "run",
+    "update",
     "submit",
     "update",
     "write_density",
@@ -98,6 +101,10 @@ __getattr__, __dir__ = lazy_names(
         ),
         ".runner": ("run",),
         ".submission": ("submit",),
+        ".updating": (
+            "UpdateResult",
+            "update",
+        ),
         ".updating": (
             "UpdateResult",
             "update",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ..catalog import Storage, open_storage
 from ..catalog.collection import read_collection, write_collection, write_snapshot
 from ..catalog.errors import JobError, OutputError
+from ..catalog.lease import presence
 from ..catalog.ledger import Ledger
 from .commit import SceneOutcome, finished
 from .frozen import REPORT, report_of, settle_plan
@@ -149,7 +150,10 @@ def run_plan(
         )
         first = next(todo, None)  # without one, no engine has to be started
         if first is not None:
-            with _open_engine(engine, settings, storage, address, shown.on_windows) as opened:
+            with (
+                presence(storage, "run"),
+                _open_engine(engine, settings, storage, address, shown.on_windows) as opened,
+            ):
                 devices = opened.devices
                 for outcome in opened.sweep(chain([first], todo)):
                     shown.on_scene(outcome)

@@ -1,0 +1,239 @@
+"""Update an output: one pass over what has changed in its source since the last."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+
+from ..catalog import Records, open_storage
+from ..catalog._apidelta import api_delta
+from ..catalog._survey import Survey
+from ..catalog.collection import read_collection, write_snapshot
+from ..catalog.errors import JobError, OutputError, SourceError
+from ..catalog.lease import lease
+from ..catalog.ledger import Ledger
+from ..catalog.planfile import PlanFile
+from ..catalog.withdrawal import sweep_orphans, withdraw
+from .frozen import REPORT, open_job_source, plan_key, report_of
+from .result import Result
+from .runner import claim, run_plan
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..catalog import Scene, Source, Storage
+    from ..catalog.lease import Lease
+    from ..catalog.ledger import Standing
+    from .job import Job
+    from .runner import EngineName
+
+log = logging.getLogger("geosweep")
+
+CHANGES = ("new", "changed", "removed", "unchanged", "withdrawn")
+
+
+@dataclass(slots=True)
+class UpdateResult(Result):
+    """Outcome of an update: that of the run that it led to, and what had changed.
+
+    Parameters
+    ----------
+    removed
+        Ids of scenes that have a record and that the source no longer has.
+    elsewhere
+        Who works on the output, where that kept this pass from doing anything.
+    """
+
+    removed: list[str] = field(default_factory=list)
+    elsewhere: str | None = None
+
+
+def update(
+    job: Job,
+    *,
+    since: str | None = None,
+    prune: bool = False,
+    overwrite: bool = False,
+    keep_old: bool = False,
+    engine: EngineName = "ray",
+    address: str | None = None,
+    progress: bool = True,
+) -> UpdateResult:
+    """Bring an output up to date with its source, in one pass that may be repeated at any time.
+
+    Scenes that are new are swept. Those that have changed, or failed, are swept again, and each takes
+    its record's place in one step. Unchanged scenes are left alone; their rasters are not read. A pass
+    that was cut off is finished by the next. Of two passes at once, one works and the other does
+    nothing.
+
+    Parameters
+    ----------
+    job
+        What to do. An output that is not there yet is made.
+    since
+        Time from which a STAC API is searched, in place of the latest `updated` that it gave before;
+        ``..`` for everything. See `catalog.changes`.
+    prune
+        Withdraw the results of scenes that the source no longer has. Otherwise they are counted and
+        listed, and stay.
+    overwrite
+        Redo every scene, also where the output was made with other models or settings.
+    keep_old
+        The same for what was made with other models or settings, and keep the older results beside the
+        new ones, as older versions. What has changed in the source is kept, too.
+    engine, address, progress
+        As for `run`.
+
+    Returns
+    -------
+    UpdateResult
+        Its counts are those of the plan's scenes, and ``new``, ``changed``, ``removed``, ``unchanged``
+        and ``withdrawn`` scenes.
+
+    Raises
+    ------
+    OutputError
+        If the output was made with other models or settings, and neither `overwrite` nor `keep_old` is
+        given.
+    SourceError
+        If the source can't be read, or has no scenes at all.
+    GeosweepError
+        As `run` does.
+    """
+    if overwrite and keep_old:
+        raise JobError("overwrite and keep_old exclude each other; choose one.")
+    start = time.perf_counter()
+    settings = replace(Settings.resolve(job), keep_old=keep_old)
+    storage = open_storage(job.output.path)
+    _check_models(storage, settings, allowed=overwrite or keep_old)
+    with lease(storage, "update") as held, ExitStack() as stack:
+        if not held:
+            log.warning("%s is at work on %s; nothing to do here", held.holder, storage.uri())
+            return _idle(settings, storage, engine, held.holder)
+        ledger = stack.enter_context(Ledger.read(storage))
+        passing = _Pass(settings, storage, ledger, prune=prune)
+        plan = stack.enter_context(passing.freeze(since))
+        claim(storage, settings, overwrite=True)  # checked above
+        result = run_plan(
+            settings,
+            storage,
+            plan,
+            engine=engine,
+            address=address,
+            retry_failed=True,
+            overwrite=overwrite,
+            progress=progress,
+            start=start,
+        )
+        withdrawn = passing.clear_up(held)
+        result.counts |= passing.counts | {"withdrawn": withdrawn}
+        storage.put(REPORT, report_of(result, plan))
+    values = {each.name: getattr(result, each.name) for each in fields(Result)}
+    return UpdateResult(**values, removed=[standing.scene_id for standing in passing.removed])
+
+
+class _Pass:
+    """What one pass finds to be done in an output, but for the sweeping."""
+
+    def __init__(
+        self, settings: Settings, storage: Storage, ledger: Ledger, *, prune: bool
+    ) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._ledger = ledger
+        self._prune = prune
+        self._renamed: list[Standing] = []
+        self.removed: list[Standing] = []
+        self.counts: dict[str, int] = {}
+
+    def freeze(self, since: str | None) -> PlanFile:
+        """Hold the source's present scenes against their records, and freeze them as the plan."""
+        job = self._settings.job
+        key = plan_key(job)
+        source = open_job_source(job)
+        with ExitStack() as stack:
+            old = PlanFile.open(self._storage)
+            if old is not None:
+                stack.enter_context(old)
+                old = old if old.key == key else None
+            delta = api_delta(source, old, since)
+            scenes = source if delta is None else delta.scenes()
+            survey = stack.enter_context(Survey(scenes, self._ledger, self._settings.fingerprint))
+            plan = PlanFile.freeze(
+                self._storage,
+                self._some(survey, source),
+                key=key,
+                retained=self._retained(survey),
+                duplicates=lambda: source.duplicates,
+                area=source.area,
+            )
+        self.counts = {
+            "new": survey.new,
+            "changed": survey.changed,
+            "removed": len(self.removed),
+            "unchanged": survey.unchanged,
+        }
+        log.info("%s", ", ".join(f"{count} {name}" for name, count in self.counts.items()))
+        return plan
+
+    def clear_up(self, held: Lease) -> int:
+        """Withdraw what has to go, and return how many scenes that are; remove dead files."""
+        if not held:
+            return 0  # another pass took over, and does it
+        going = self._renamed + (self.removed if self._prune else [])
+        for standing in going:
+            withdraw(self._storage, standing)
+        if going:
+            write_snapshot(self._storage)
+        sweep_orphans(self._storage, self._ledger)
+        return len(going)
+
+    def _some(self, survey: Survey, source: Source) -> Iterator[Scene]:
+        yield from survey.scenes()
+        if not survey.new + survey.changed + survey.unchanged:
+            # Rather a server's mistake than the end of all imagery.
+            raise SourceError(
+                f"{source.describe()}: there is no scene of those that are asked for; nothing was changed, "
+                "remove the output if all of it is to go."
+            )
+
+    def _retained(self, survey: Survey) -> Iterator[Scene]:
+        """Note which records have no scene now, and yield those whose rows stay in the output."""
+        for standing, end in survey.gone():
+            if end == "renamed":
+                self._renamed.append(standing)
+                continue
+            self.removed.append(standing)
+            if not self._prune and standing.data is not None:
+                record = Records(self._storage).read(standing.scene_id)
+                if record is not None:
+                    yield record.scene
+
+
+def _check_models(storage: Storage, settings: Settings, *, allowed: bool) -> None:
+    collection = None if allowed else read_collection(storage)
+    if collection is None:
+        return
+    theirs = collection.get("geosweep:fingerprint")
+    if theirs != settings.fingerprint:
+        raise OutputError(
+            f"{storage.uri()} holds the results of other models or settings (fingerprint {theirs}, this "
+            f"job's is {settings.fingerprint}); redo every scene there with --overwrite, or with "
+            "--keep-old to keep the older results beside the new ones."
+        )
+
+
+def _idle(settings: Settings, storage: Storage, engine: str, holder: str) -> UpdateResult:
+    return UpdateResult(
+        output=settings.job.output.path,
+        counts=dict.fromkeys((*CHANGES, "scenes_now", "windows_now"), 0),
+        failures=[],
+        timings={"wall": 0.0},
+        engine=engine,
+        _storage=storage,
+        _schema=settings.schema,
+        elsewhere=holder,
+    )
