@@ -135,10 +135,10 @@ def test_a_resumed_run_asks_no_server(tmp_path):
 
 
 def test_signatures_that_the_plan_may_not_keep_are_asked_for_again(tmp_path, caplog):
-    path = raster(tmp_path, 0)
+    names = [raster(tmp_path, number).name for number in range(2)]
     with range_server(tmp_path) as server:
-        href = f"{server.url}/{path.name}?token=hunter2"
-        file = stac_items(tmp_path / "items.json", {f"i{n}": {"image": href} for n in range(2)})
+        hrefs = {name: {"image": f"{server.url}/{name}?token=hunter2"} for name in names}
+        file = stac_items(tmp_path / "items.json", hrefs)
         job = job_over([], tmp_path / "out", source={"stac": str(file)})
         assert sweep(job, limit=1).counts["succeeded"] == 1
         with caplog.at_level(logging.INFO, "geosweep"):
