@@ -14,6 +14,7 @@ from .area import overlap
 from .cql import ItemFilter
 from .errors import SourceError
 from .intervals import Interval, format_time
+from .lonlat import polygon_of
 from .query import Query
 
 if TYPE_CHECKING:
@@ -187,12 +188,10 @@ def _area_parameters(area: BaseGeometry | None) -> dict[str, Any]:
 
 
 def _inside(area: BaseGeometry | None, item: Item) -> bool:
-    import shapely
-    from shapely.geometry import shape
+    from shapely import box
 
-    if area is None or not item.get("geometry"):
+    if area is None:
         return True
-    try:
-        return overlap(area, shapely.make_valid(shape(item["geometry"])))
-    except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, AttributeError):
-        return True  # a broken geometry is no reason to leave the item out
+    # A missing or doubtful geometry is no reason to leave the item out.
+    footprint = polygon_of(item.get("geometry"), lambda: box(-180, -90, 180, 90))
+    return footprint is None or overlap(area, footprint)

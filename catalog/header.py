@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .errors import RasterError
 from .gdal import gdal_env
 from .hrefs import gdal_path, local_path, public_href, scrub
+from .lonlat import ring_polygon
 from .signing import is_signed, signed_href
 
 if TYPE_CHECKING:
@@ -94,9 +95,8 @@ def outline(shape: tuple[int, int], transform: Transform, crs: str) -> BaseGeome
         cut at the antimeridian. None where the CRS has no relation to longitude and latitude.
     """
     import numpy as np
-    import shapely
     from rasterio.errors import RasterioError
-    from rasterio.warp import transform_geom
+    from rasterio.warp import transform as warp_points
 
     height, width = shape
     step = np.linspace(0, 1, _OUTLINE_POINTS, endpoint=False)
@@ -104,28 +104,14 @@ def outline(shape: tuple[int, int], transform: Transform, crs: str) -> BaseGeome
     rows = np.concatenate([np.zeros_like(step), step, np.ones_like(step), 1 - step]) * height
     a, b, c, d, e, f = transform
     xs, ys = a * cols + b * rows + c, d * cols + e * rows + f
-    ring = shapely.Polygon(np.column_stack([xs, ys]))
     try:
-        geometry = transform_geom(crs, "EPSG:4326", shapely.geometry.mapping(ring))
-        outline = shapely.geometry.shape(geometry)
+        lon, lat = warp_points(crs, "EPSG:4326", xs.tolist(), ys.tolist())[:2]
     except (RasterioError, ValueError):
         return None
-    if outline.is_empty or not np.isfinite(shapely.get_coordinates(outline)).all():
+    if not np.isfinite([lon, lat]).all():
         return None
-    return _wrapped(outline if outline.is_valid else shapely.make_valid(outline))
-
-
-def _wrapped(outline: BaseGeometry) -> BaseGeometry:
-    """Bring longitudes beyond ±180 (grids from 0 to 360) into range."""
-    import shapely
-    from shapely.affinity import translate
-
-    west, _, east, _ = outline.bounds
-    if west >= -180 and east <= 180:
-        return outline
-    shifts = range(-360 * round(east / 360), 360 * round(-west / 360) + 1, 360)
-    world = shapely.box(-180, -90, 180, 90)
-    return shapely.union_all([translate(outline, shift).intersection(world) for shift in shifts])
+    outline = ring_polygon(lon, lat)
+    return None if outline.is_empty else outline
 
 
 @contextmanager

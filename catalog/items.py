@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .access import asset_access
 from .errors import RasterError
@@ -14,8 +15,13 @@ from .header import local_stamp, outline, read_header
 from .hrefs import local_path
 from .intervals import Interval, parse_time
 from .itemfiles import absolute_href
+from .lonlat import polygon_of
 from .scene import Access, Scene, SideAsset
 from .signing import plain_href, reading_access
+from .spec import bbox_geometry
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
 
 def item_interval(item: dict[str, Any]) -> Interval:
@@ -65,9 +71,7 @@ def item_scene(
     asset = item["assets"][asset_key]
     href, access = _place(item, asset, base, sign)
     grid, error = _finest_grid(item, list(bands.values()) or [asset_key], base, sign)
-    footprint = _footprint(item.get("geometry"))
-    if footprint is None and grid.crs and grid.transform and grid.shape:
-        footprint = outline(grid.shape, grid.transform, grid.crs)
+    footprint = polygon_of(item.get("geometry"), lambda: grid.outline or _box(item))
     others = {key: _side_asset(item, key, base, sign) for key in side_assets}
     parts = {name: _side_asset(item, key, base, sign) for name, key in bands.items()}
     for key, other in (others | parts).items():
@@ -109,6 +113,13 @@ class _Grid(NamedTuple):
             return math.inf
         a, b, _, d, e, _ = self.transform
         return abs(a * e - b * d)
+
+    @property
+    def outline(self) -> BaseGeometry | None:
+        """In EPSG:4326, where it can be known."""
+        if self.crs is None or self.transform is None or self.shape is None:
+            return None
+        return outline(self.shape, self.transform, self.crs)
 
 
 def _finest_grid(
@@ -181,48 +192,58 @@ def failed_scene(item: dict[str, Any], base: str, scene_id: str, error: str) -> 
         collection=item.get("collection"),
         datetime=item_interval(item)[0],
         updated=item["properties"].get("updated"),
-        footprint=_footprint(item.get("geometry")),
+        footprint=polygon_of(item.get("geometry"), lambda: _box(item)),
         error=error,
     )
 
 
 def _crs(fields: dict[str, Any]) -> str | None:
     """Return `proj:code` and its older and longer forms as text that rasterio understands."""
-    if fields.get("proj:code"):
-        return str(fields["proj:code"])
-    if fields.get("proj:epsg"):
-        return f"EPSG:{int(fields['proj:epsg'])}"
-    if fields.get("proj:wkt2"):
-        return str(fields["proj:wkt2"])
-    if fields.get("proj:projjson"):
-        from pyproj import CRS
-
-        crs = CRS.from_json(json.dumps(fields["proj:projjson"]))
-        authority = crs.to_authority(min_confidence=100)
-        return ":".join(authority) if authority else crs.to_wkt()
+    for name in ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson"):
+        if fields.get(name):
+            return _crs_text(json.dumps(fields[name]))
     return None
+
+
+@lru_cache(maxsize=256)
+def _crs_text(value: str) -> str | None:
+    """Return a CRS, given as JSON, as text; None where it is no CRS, so that the file is asked."""
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    named = json.loads(value)
+    try:
+        crs = CRS.from_user_input(named)
+    except (CRSError, TypeError):
+        return None
+    if isinstance(named, str):
+        return named
+    if isinstance(named, int):
+        return f"EPSG:{named}"
+    authority = crs.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else crs.to_wkt()
 
 
 def _numbers(
     asset: dict[str, Any], properties: dict[str, Any], name: str, lengths: tuple[int, ...]
 ) -> list[float] | None:
     value = asset.get(name) or properties.get(name)
-    return value if isinstance(value, list) and len(value) in lengths else None
-
-
-def _footprint(geometry: dict[str, Any] | None) -> Any:
-    import shapely
-    from shapely.geometry import shape
-
-    if not geometry:
+    if not isinstance(value, list) or len(value) not in lengths:
         return None
+    return value if all(isinstance(number, int | float) for number in value) else None
+
+
+def _box(item: dict[str, Any]) -> BaseGeometry | None:
+    """The item's bbox, of four numbers or six, as a polygon."""
+    bbox = item.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) not in (4, 6):
+        return None
+    half = len(bbox) // 2
     try:
-        footprint = shapely.force_2d(shape(geometry))
-    except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, AttributeError):
+        west, south, east, north = map(float, (*bbox[:2], *bbox[half : half + 2]))
+    except (TypeError, ValueError):
         return None
-    if footprint.is_empty:
-        return None
-    return footprint if footprint.is_valid else shapely.make_valid(footprint)
+    return bbox_geometry((west, south, east, north)) if south < north and west != east else None
 
 
 def _time(value: object) -> Any:
