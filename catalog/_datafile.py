@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -51,16 +51,18 @@ class FileCheck:
 
     Attributes
     ----------
-    geoparquet, columns, place
-        What is wrong with its metadata, its schema, and the rows' geometry; None if nothing is.
-    count
-        Rows of this scene.
+    geoparquet, columns
+        What is wrong with its metadata and its schema; None if nothing is.
+    places
+        By scene, what is wrong with its rows' geometry; scenes of which nothing is are left out.
+    counts
+        Rows of each scene that was asked for.
     total
         Rows in all.
     size
         Bytes.
     ids
-        Hashes of the detection ids, uint64 (count,).
+        Hashes of those scenes' detection ids, uint64 (N,).
     repeated
         How many of them repeat another.
     checksum
@@ -69,8 +71,8 @@ class FileCheck:
 
     geoparquet: str | None
     columns: str | None
-    place: str | None
-    count: int
+    places: dict[str, str]
+    counts: dict[str, int]
     total: int
     size: int
     ids: NDArray[np.uint64]
@@ -79,16 +81,23 @@ class FileCheck:
 
 
 def check_file(
-    storage: Storage, record: SceneRecord, listed: list[tuple[str, str]], *, digest: bool
+    storage: Storage,
+    key: str,
+    records: Sequence[SceneRecord],
+    listed: list[tuple[str, str]],
+    *,
+    digest: bool,
 ) -> FileCheck:
-    """Read a scene's data file, a batch in memory at a time.
+    """Read a data file, a batch in memory at a time.
 
     Parameters
     ----------
     storage
         Of the output.
-    record
-        Of a scene with a data file.
+    key
+        Of the file.
+    records
+        Of the scenes whose rows in it count.
     listed
         (name, type) of the columns that the collection lists.
     digest
@@ -101,64 +110,89 @@ def check_file(
     """
     import numpy as np
     import pyarrow.parquet as pq
-    import shapely
 
-    assert record.data is not None
-    path = storage.local_path(record.data)
-    data = None if path is not None else storage.get(record.data)
+    path = storage.local_path(key)
+    data = None if path is not None else storage.get(key)
     size = len(data) if data is not None else path.stat().st_size  # type: ignore[union-attr]
     checksum = multihash(path if data is None else data) if digest else None  # type: ignore[arg-type]
     with pq.ParquetFile(path if data is None else BytesIO(data)) as file:
         schema = file.schema_arrow
         columns = _columns_fault(schema, listed)
         geoparquet, crs = _geo_fault(file)
-        names = {"detection_id", "scene_id", "geometry"}
-        if not names <= set(schema.names):
-            none = np.zeros(0, np.uint64)
-            return FileCheck(geoparquet, columns, None, 0, 0, size, none, 0, checksum)
-        area = None if geoparquet else _area(record, crs)
         ids = [np.zeros(0, np.uint64)]
-        outside = empty = 0
-        for batch in _batches(file, record.scene.id):
-            ids.append(_hashes(batch.column("detection_id")))
-            shapes = _shapes(batch.column("geometry"))
-            empty += int((~shapely.is_geometry(shapes)).sum())
-            outside += 0 if area is None else _beside(shapes, area)
-        hashes = np.concatenate(ids)
-        faults = [f"{outside} of {len(hashes)} rows lie outside the scene's footprint"] * bool(
-            outside
-        )
-        faults += [f"{empty} of {len(hashes)} rows have no geometry"] * bool(empty)
-        return FileCheck(
-            geoparquet,
-            columns,
-            ", ".join(faults) or None,
-            len(hashes),
-            file.metadata.num_rows,
-            size,
-            hashes,
-            len(hashes) - len(np.unique(hashes)),
-            checksum,
-        )
+        scenes = {record.scene.id: _SceneRows(record, crs) for record in records}
+        total = file.metadata.num_rows
+        if {"detection_id", "scene_id", "geometry"} <= set(schema.names):
+            for scene_id, rows in _rows_by_scene(file):
+                if scene_id in scenes:
+                    ids.append(_hashes(rows.column("detection_id")))
+                    scenes[scene_id].look_at(rows.column("geometry"), place=geoparquet is None)
+        else:
+            total = 0  # whose they are can't be said
+    hashes = np.concatenate(ids)
+    return FileCheck(
+        geoparquet,
+        columns,
+        {name: fault for name, scene in scenes.items() if (fault := scene.fault)},
+        {name: scene.count for name, scene in scenes.items()},
+        total,
+        size,
+        hashes,
+        len(hashes) - len(np.unique(hashes)),
+        checksum,
+    )
 
 
-def _batches(file: pq.ParquetFile, scene_id: str) -> Iterator[pa.RecordBatch]:
-    import pyarrow.compute as pc
+class _SceneRows:
+    """What the rows of one scene look like."""
+
+    def __init__(self, record: SceneRecord, crs: Any) -> None:
+        self._record = record
+        self._crs = crs
+        self.count = 0
+        self._outside = self._empty = 0
+
+    def look_at(self, column: pa.Array, *, place: bool) -> None:
+        """Count some rows by their WKB; with `place`, also those outside the scene's footprint."""
+        import shapely
+
+        shapes = shapely.from_wkb(column.to_numpy(zero_copy_only=False), on_invalid="ignore")
+        self.count += len(shapes)
+        self._empty += int((~shapely.is_geometry(shapes)).sum())
+        area = _area(self._record, self._crs) if place else None
+        self._outside += 0 if area is None else _beside(shapes, area)
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with them."""
+        faults = []
+        if self._outside:
+            faults.append(f"{self._outside} of {self.count} rows lie outside the scene's footprint")
+        if self._empty:
+            faults.append(f"{self._empty} of {self.count} rows have no geometry")
+        return ", ".join(faults) or None
+
+
+def _rows_by_scene(file: pq.ParquetFile) -> Iterator[tuple[str, pa.RecordBatch]]:
+    import numpy as np
 
     for batch in file.iter_batches(_BATCH, columns=["detection_id", "scene_id", "geometry"]):
-        yield batch.filter(pc.equal(batch.column("scene_id"), scene_id))  # type: ignore[attr-defined]
+        named = batch.column("scene_id").dictionary_encode(null_encoding="encode")
+        codes = named.indices.to_numpy(zero_copy_only=False)
+        order = np.argsort(codes, kind="stable")
+        ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
+        rows = batch.take(order)
+        start = 0
+        for end in ends.tolist():
+            name = named.dictionary[int(codes[order[start]])].as_py()
+            yield str(name), rows.slice(start, end - start)
+            start = end
 
 
 def _hashes(ids: pa.Array) -> NDArray[np.uint64]:
     from pandas.util import hash_array
 
     return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)  # type: ignore[operator]
-
-
-def _shapes(column: pa.Array) -> NDArray[np.object_]:
-    import shapely
-
-    return shapely.from_wkb(column.to_numpy(zero_copy_only=False), on_invalid="ignore")
 
 
 def _beside(shapes: NDArray[np.object_], area: BaseGeometry) -> int:

@@ -10,11 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ._datafile import check_file
+from ._filechecks import FileChecks
 from ._repeats import Repeats
 from ._stacschemas import StacSchemas
 from .collection import SNAPSHOT
-from .errors import OutputError
 from .records import COLLECTION, ITEMS, SceneRecord, item_key
 from .stacitems import from_item
 from .storage import MissingKeyError, Storage
@@ -93,10 +92,7 @@ class _Validation:
             dict.fromkeys(_NAMES.values(), 0), dict.fromkeys(_NAMES.values(), 0)
         )
         self._sums: Counter[str] = Counter()
-        self._repeated = 0  # rows that repeat a detection_id of their own file
         self._versions: dict[str, tuple[Any, ...]] = {}  # by the items' ids
-        self._claimed: dict[str, list[int]] = {}  # rows that items claim of a file, rows it has
-        self._checksums: dict[str, str | None] = {}  # of files that items have one of
         self._listed = [
             (str(column.get("name")), str(column.get("type")))
             for column in collection.get("table:columns", [])
@@ -106,12 +102,18 @@ class _Validation:
         self._note("collection", COLLECTION, self._schemas.problem(self._collection))
         with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
             ids = Repeats(Path(folder))
+            files = FileChecks(self._storage, self._listed, ids, self._note)
             for key in self._storage.list(ITEMS, ".json"):
-                self._item(key, ids)
-            repeated = ids.count() - self._repeated
+                self._item(key, files)
+            files.finish()
+            repeated = ids.count() - files.repeated
         fault = f"{repeated} rows repeat a detection_id of another file" if repeated else None
         self._note("ids", "data/", fault)
-        self._files()
+        if files.dead:
+            self._check.notes.append(
+                f"{files.dead:,} rows are of scenes that were replaced since; readers pass over them, "
+                "and geosweep catalog compact drops them"
+            )
         self._snapshot()
         self._run_report()
         if self._schemas.skipped:
@@ -128,7 +130,7 @@ class _Validation:
             if len(check.problems) < _MOST_PROBLEMS:
                 check.problems.append(f"{what}: {fault}")
 
-    def _item(self, key: str, ids: Repeats) -> None:
+    def _item(self, key: str, files: FileChecks) -> None:
         try:
             item = json.loads(self._storage.get(key))
         except MissingKeyError:
@@ -151,7 +153,7 @@ class _Validation:
         for name in _SUMMED:
             self._sums[name] += record.counts.get(name, 0)
         if record.data is not None:
-            self._data(key, record, ids)
+            files.add(record, item)
 
     def _commit_fault(self, key: str, item: dict[str, Any], record: SceneRecord) -> str | None:
         counts = record.counts
@@ -180,53 +182,6 @@ class _Validation:
         if record.columns and list(record.columns) != self._listed:
             return "its table:columns are not those of collection.json"
         return None
-
-    def _data(self, key: str, record: SceneRecord, ids: Repeats) -> None:
-        assert record.data is not None
-        # Several items may point to one file.
-        digest = record.data_checksum is not None and record.data not in self._checksums
-        try:
-            found = check_file(self._storage, record, self._listed, digest=digest)
-        except MissingKeyError:
-            self._note("files", key, f"its data file {record.data} is missing")
-            return
-        except (OSError, ValueError, OutputError) as error:
-            missing = isinstance(error, FileNotFoundError)
-            reason = "is missing" if missing else "can't be read as parquet"
-            self._note("files", key, f"its data file {record.data} {reason}")
-            return
-        claimed = self._claimed.setdefault(record.data, [0, found.total])
-        claimed[0] += found.count
-        ids.add(found.ids)
-        self._note("files", key, None)
-        if digest:
-            self._checksums[record.data] = found.checksum
-        if record.data_checksum is not None:
-            other = self._checksums[record.data] != record.data_checksum
-            fault = f"its SHA-256 is not the file:checksum of {key}" if other else None
-            self._note("checksums", record.data, fault)
-        self._note("geoparquet", record.data, found.geoparquet)
-        self._note("columns", record.data, found.columns)
-        self._note("place", record.data, found.place)
-        repeats = f"{found.repeated} rows repeat a detection_id" if found.repeated else None
-        self._note("ids", record.data, repeats)
-        self._repeated += found.repeated
-        fault = None
-        if found.count != record.rows:
-            fault = f"it has {found.count} rows of the scene, {key} says {record.rows}"
-        elif record.counts.get("detections", record.rows) != record.rows:
-            fault = f"{key} counts {record.counts['detections']} detections in {record.rows} rows"
-        elif record.data_size not in (None, found.size):
-            fault = f"it has {found.size} bytes, {key} says {record.data_size}"
-        self._note("counts", record.data, fault)
-
-    def _files(self) -> None:
-        for key in self._storage.list("data", ".parquet"):
-            claimed = self._claimed.get(key)
-            if claimed is None:
-                self._note("files", key, "no item points to it, so no reader counts it")
-            elif claimed[0] != claimed[1]:
-                self._note("files", key, f"of its {claimed[1]} rows items account for {claimed[0]}")
 
     def _snapshot(self) -> None:
         from .geoparquet import read_items
@@ -283,4 +238,6 @@ def _version(item: dict[str, Any]) -> tuple[Any, ...]:
     properties = item.get("properties")
     if not isinstance(properties, dict):
         return ()
-    return tuple(properties.get(f"geosweep:{name}") for name in ("version", "status", "rows"))
+    said = [properties.get(f"geosweep:{name}") for name in ("version", "status", "rows")]
+    data = (item.get("assets") or {}).get("data") or {}
+    return (*said, data.get("href"))

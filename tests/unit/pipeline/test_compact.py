@@ -1,0 +1,230 @@
+"""Compaction: few files for many scenes, the same rows at every moment, and runs go on after it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from rasterio.transform import from_origin
+
+from geosweep.catalog import (
+    Records,
+    Scene,
+    open_storage,
+    read_collection,
+    validate_output,
+    write_snapshot,
+)
+from geosweep.catalog.records import own_file
+from geosweep.pipeline import read_output
+from geosweep.pipeline.compaction import compact
+from geosweep.pipeline.outputs import open_files
+from geosweep.pipeline.scene_reader import SceneTask
+from tests.unit.pipeline.test_commit import HEADER, committer_in, data_files, detections
+
+SIDE_DEG = 0.01
+
+
+def scene_at(number: int, **scene) -> Scene:
+    """Scene number so and so of a lattice of ten columns."""
+    row, column = divmod(number, 10)
+    west, south = -110 + column * SIDE_DEG, 45 + row * SIDE_DEG
+    outline = shapely.box(west, south, west + SIDE_DEG, south + SIDE_DEG)
+    return Scene(f"s{number}", f"{number}.tif", f"s{number}", footprint=outline, **scene)
+
+
+def commit(committer, scene: Scene, rows: int):
+    west, _, _, north = scene.footprint.bounds
+    header = replace(HEADER, crs="EPSG:4326", transform=from_origin(west, north, 1e-5, 1e-5))
+    committer.succeed(SceneTask(scene), header, detections(rows), {})
+
+
+def many_scenes(folder, rows, **options):
+    """An output of small scenes with so many rows each; its storage, collection and committer."""
+    committer = committer_in(folder, **options)
+    for number, count in enumerate(rows):
+        commit(committer, scene_at(number), count)
+    storage = open_storage(str(folder))
+    write_snapshot(storage)
+    return storage, read_collection(storage), committer
+
+
+def rows_of(folder) -> pd.DataFrame:
+    frame = read_output(folder).sort_values("detection_id", ignore_index=True)
+    return pd.DataFrame(frame.drop(columns="geometry")).assign(geometry=frame.geometry.to_wkb())
+
+
+def assert_sound(storage):
+    check = validate_output(storage, read_collection(storage), fetch_schemas=False)
+    assert check.problems == []
+
+
+def untouched(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_many_small_files_become_one_with_the_same_rows(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [20, 0, 35, 7, 0, 50] * 5)
+    before = rows_of(tmp_path)
+    items = {item["id"]: item for item in Records(storage).items()}
+    report = compact(storage, collection)
+    (key,) = data_files(tmp_path)
+    assert key.startswith("data/part-")
+    assert (report.files_before, report.files_after, report.removed) == (30, 1, 30)
+    assert (report.scenes, report.rows, report.dead) == (30, len(before), 0)
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
+    assert_sound(storage)
+    for item in Records(storage).items():
+        asset = item["assets"]["data"]
+        assert asset["href"] == f"../{key}"
+        assert asset["file:size"] == (tmp_path / key).stat().st_size
+        old = items[item["id"]]
+        old["assets"]["data"] = asset
+        old["stac_extensions"] = item["stac_extensions"]
+        assert item == old
+    assert not own_file(Records(storage).read("s0"))
+
+
+def test_the_file_is_what_a_sweep_writes(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [40] * 30)
+    own = pq.ParquetFile(tmp_path / data_files(tmp_path)[0])
+    compact(storage, collection)
+    (key,) = data_files(tmp_path)
+    file = pq.ParquetFile(tmp_path / key)
+    assert file.schema_arrow.remove_metadata() == own.schema_arrow.remove_metadata()
+    assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+    geo, theirs = (json.loads(f.schema_arrow.metadata[b"geo"]) for f in (file, own))
+    frame = gpd.read_parquet(tmp_path / key)
+    bbox = geo["columns"]["geometry"].pop("bbox")
+    theirs["columns"]["geometry"].pop("bbox")
+    assert geo == theirs
+    np.testing.assert_allclose(bbox, frame.total_bounds)
+    distance = frame.geometry.hilbert_distance()
+    assert distance.is_monotonic_increasing
+    part = gpd.read_parquet(tmp_path / key, bbox=(-109.95, 45.0, -109.9, 45.01))
+    assert 0 < len(part) < len(frame)
+
+
+def test_files_keep_to_the_target_and_hold_neighbours(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [60] * 100)
+    before = rows_of(tmp_path)
+    report = compact(storage, collection, target_size=100_000)
+    files = data_files(tmp_path)
+    assert 4 < len(files) < 60
+    assert report.written == len(files) == report.files_after
+    sizes = [(tmp_path / key).stat().st_size for key in files]
+    assert max(sizes) < 150_000
+    # Each file's scenes lie close together: their boxes hardly overlap.
+    areas = [shapely.box(*gpd.read_parquet(tmp_path / key).total_bounds).area for key in files]
+    assert sum(areas) < 2.0 * shapely.box(*gpd.read_parquet(tmp_path / "data").total_bounds).area
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
+    assert_sound(storage)
+
+
+@pytest.mark.parametrize("target", [1 << 20, 100_000])
+def test_what_is_compact_is_left_alone(tmp_path, target):
+    storage, collection, _ = many_scenes(tmp_path, [60, 0, 10] * 20)
+    compact(storage, collection, target_size=target)
+    before = untouched(tmp_path)
+    report = compact(storage, collection, target_size=target)
+    assert (report.written, report.merged, report.removed, report.left) == (0, 0, 0, 0)
+    assert untouched(tmp_path) == before
+
+
+def test_a_larger_target_merges_further(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [60] * 50)
+    compact(storage, collection, target_size=60_000)
+    first = len(data_files(tmp_path))
+    compact(storage, collection, target_size=10 << 20)
+    assert (first > 3, len(data_files(tmp_path))) == (True, 1)
+    assert_sound(storage)
+
+
+def test_a_single_scene_keeps_its_file(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [5])
+    before = untouched(tmp_path)
+    assert compact(storage, collection).written == 0
+    assert untouched(tmp_path) == before
+
+
+def test_only_scenes_without_rows_end_in_one_file_without_rows(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [0] * 5)
+    compact(storage, collection)
+    (key,) = data_files(tmp_path)
+    assert pq.read_metadata(tmp_path / key).num_rows == 0
+    assert_sound(storage)
+    assert len(read_output(tmp_path)) == 0
+    assert "detection_id" in read_output(tmp_path)
+
+
+def test_partitions_stay_apart(tmp_path):
+    committer = committer_in(tmp_path, partition="year")
+    for number in range(12):
+        year = datetime(2020 + number % 3, 6, 1, tzinfo=UTC)
+        commit(committer, scene_at(number, datetime=year), 10)
+    storage = open_storage(str(tmp_path))
+    write_snapshot(storage)
+    before = rows_of(tmp_path)
+    compact(storage, read_collection(storage))
+    folders = [key.rpartition("/")[0] for key in data_files(tmp_path)]
+    assert folders == ["data/year=2020", "data/year=2021", "data/year=2022"]
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
+    assert_sound(storage)
+
+
+def test_pixels_stand_scene_by_scene(tmp_path):
+    committer = committer_in(tmp_path, crs=None)
+    for number in range(5):
+        task = SceneTask(Scene(f"s{number}", f"{number}.tif", f"s{number}", shape=(1000, 1000)))
+        committer.succeed(task, HEADER, detections(10), {})
+    storage = open_storage(str(tmp_path))
+    write_snapshot(storage)
+    before = rows_of(tmp_path)
+    compact(storage, {"geosweep:job": {"output": {"crs": None}}})
+    (key,) = data_files(tmp_path)
+    scenes = pq.read_table(tmp_path / key)["scene_id"].to_pylist()
+    assert sum(a != b for a, b in pairwise(scenes)) == 4
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
+
+
+def replaced(tmp_path):
+    """A compacted output in which scene s3 was swept anew since, with 2 rows instead of 9."""
+    storage, collection, committer = many_scenes(tmp_path, [9] * 6)
+    compact(storage, collection)
+    commit(committer, scene_at(3, updated="2024-05-01T00:00:00Z"), 2)
+    write_snapshot(storage)
+    return storage, collection
+
+
+def test_dead_rows_are_seen_by_nobody_and_dropped_by_the_next_compaction(tmp_path):
+    storage, collection = replaced(tmp_path)
+    assert len(data_files(tmp_path)) == 2
+    before = rows_of(tmp_path)
+    assert before.scene_id.value_counts()["s3"] == 2
+    assert len(before) == 47
+    assert_sound(storage)
+    files = {file.key: (file.dead, len(file.scenes)) for file in open_files(storage)}
+    assert sorted(files.values()) == [(0, 1), (9, 5)]
+    report = compact(storage, collection)
+    assert (report.dead, report.written) == (9, 1)
+    assert len(data_files(tmp_path)) == 1
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
+    assert_sound(storage)
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path):
+    storage, collection = replaced(tmp_path)
+    before = untouched(tmp_path)
+    report = compact(storage, collection, dry_run=True)
+    assert untouched(tmp_path) == before
+    assert (report.files_before, report.files_after, report.dead) == (2, 1, 9)
+    real = compact(storage, collection)
+    assert (real.scenes, real.rows, real.removed) == (report.scenes, report.rows, report.removed)
