@@ -12,7 +12,15 @@ import typer
 from rich.logging import RichHandler
 
 from ..catalog.errors import JobError
-from . import cli_catalog, cli_density, cli_evaluate, cli_models, cli_submit, cli_train
+from . import (
+    cli_catalog,
+    cli_density,
+    cli_evaluate,
+    cli_models,
+    cli_submit,
+    cli_train,
+    cli_update,
+)
 from ._console import err, guarded, out
 from ._signals import terminate_as_interrupt
 from ._tables import plan_table, result_table
@@ -121,6 +129,9 @@ def run(
 
     job = Job.from_yaml(job_file)
     _run(job, engine, address, limit=limit, retry_failed=retry_failed, overwrite=overwrite)
+
+
+app.command()(cli_update.update)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..catalog import Records, open_storage
 from ..catalog._apidelta import api_delta
@@ -42,13 +42,19 @@ class UpdateResult(Result):
     Parameters
     ----------
     removed
-        Ids of scenes that have a record and that the source no longer has.
+        Ids of scenes that had a record and that the source no longer has.
     elsewhere
         Who works on the output, where that kept this pass from doing anything.
     """
 
     removed: list[str] = field(default_factory=list)
     elsewhere: str | None = None
+
+    def report(self) -> dict[str, Any]:
+        """The content of `run.json`."""
+        # Not super(): a dataclass with slots is made twice, and the first is what it would mean.
+        more = {"removed": self.removed, "elsewhere": self.elsewhere}
+        return Result.report(self) | more
 
 
 def update(
@@ -130,9 +136,12 @@ def update(
         )
         withdrawn = passing.clear_up(held)
         result.counts |= passing.counts | {"withdrawn": withdrawn}
-        storage.put(REPORT, report_of(result, plan))
-    values = {each.name: getattr(result, each.name) for each in fields(Result)}
-    return UpdateResult(**values, removed=[standing.scene_id for standing in passing.removed])
+        updated = UpdateResult(
+            **{each.name: getattr(result, each.name) for each in fields(Result)},
+            removed=[standing.scene_id for standing in passing.removed],
+        )
+        storage.put(REPORT, report_of(updated, plan))
+        return updated
 
 
 class _Pass:

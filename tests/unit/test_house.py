@@ -23,6 +23,7 @@ TOP = {
     "pipeline.cli_models",
     "pipeline.cli_submit",
     "pipeline.cli_train",
+    "pipeline.cli_update",
     "pipeline.__main__",
     "pipeline.submitted",
 }
