@@ -99,8 +99,10 @@ class ApiHttp(StacApiIO):
         ------
         ApiStatusError
             If the server answers with an error.
+        AnswerError
+            If it answers with something else.
         SourceError
-            If it doesn't answer, or not with JSON.
+            If it doesn't answer.
         """
         text = self._text(href, method, parameters)
         try:
@@ -108,7 +110,7 @@ class ApiHttp(StacApiIO):
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise SourceError(f"{self.name} answered with something that is not a JSON object")
+            raise AnswerError(f"{self.name} answered with something that is not a JSON object")
         return document
 
     def change(self, method: str, url: str, document: dict[str, Any] | None = None) -> None:
@@ -204,6 +206,10 @@ class _Bearer(AuthBase):
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+
+class AnswerError(SourceError):
+    """The server answered with something that no API answers with."""
 
 
 class ApiStatusError(SourceError):

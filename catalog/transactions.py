@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from .apihttp import ApiHttp, ApiStatusError
+from .apihttp import AnswerError, ApiHttp, ApiStatusError
 from .errors import OutputError, SourceError, StorageError
+from .hrefs import public_href
 
 Document = dict[str, Any]
 
@@ -45,15 +46,17 @@ class TransactionApi:
 
     def __init__(self, href: str, *, token: str | None = None, backoff_s: float = 0.5) -> None:
         if not href.startswith(("http://", "https://")):
-            raise OutputError(f"{href} is not the URL of a STAC API: write https://…")
+            raise OutputError(f"{public_href(href)} is not the URL of a STAC API: write https://…")
         self._http = ApiHttp(href, token=token, backoff_s=backoff_s)
         self.name = self._http.name
         self._takes_batches = True
         with self._errors():
             try:
                 landing = self._http.fetch(self._http.root)
-            except SourceError as error:
-                if isinstance(error, ApiStatusError) or "not a JSON object" not in str(error):
+            except AnswerError:
+                landing = {}
+            except ApiStatusError as error:
+                if error.status != 404:
                     raise
                 landing = {}
         links = {

@@ -81,11 +81,11 @@ def _table(report: PublishReport, name: str, *, dry_run: bool) -> Table:
     table = Table(title=escape(name) + (" (dry run)" if dry_run else ""), show_header=False)
     table.add_row("collection", report.collection)
     for what in ("created", "updated", "unchanged", "deleted"):
-        table.add_row(what, str(getattr(report, what)))
+        table.add_row(f"items {what}", str(getattr(report, what)))
     if report.left_out:
         table.add_row("failed scenes, left out", str(report.left_out))
     if report.refused:
-        table.add_row("[red]refused[/red]", str(report.refused))
+        table.add_row("[red]items refused[/red]", str(report.refused))
     return table
 
 

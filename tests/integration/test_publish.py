@@ -237,8 +237,13 @@ def test_apis_that_take_no_changes_say_so(tmp_path, api):
             publish(storage, front)
     with pytest.raises(StorageError, match="can't be reached"):
         publish_output(storage, read_collection(storage), front.url, backoff_s=0.001)
-    with pytest.raises(OutputError, match="not the URL of a STAC API"):
-        publish_output(storage, read_collection(storage), "catalog.json")
+    for url, reason in (
+        ("ftp://me:HUSHHUSH@h/x", "ftp://h/x is not the URL of a STAC API"),
+        (f"{api.target}/collections", "is not a STAC API: name its landing page"),
+        (f"{api.target}/nothing", "is not a STAC API: name its landing page"),
+    ):
+        with pytest.raises(OutputError, match=reason):
+            publish_output(storage, read_collection(storage), url, backoff_s=0.001)
 
 
 def test_the_command_says_what_it_did(tmp_path, api):
