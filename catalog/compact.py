@@ -90,11 +90,11 @@ class Shelf:
     target
         Bytes that a merged file should have.
     footer
-        Reads a shared file's footer; None if there is no such file.
+        Reads a shared file's footer.
     """
 
     def __init__(
-        self, storage: Storage, target: int, footer: Callable[[str], Footer | None]
+        self, storage: Storage, target: int, footer: Callable[[str], Footer]
     ) -> None:
         self._storage = storage
         self._records = Records(storage)
@@ -203,7 +203,7 @@ class Shelf:
         found = self._table.first("SELECT version FROM member WHERE scene_id = ?", (scene_id,))
         return found is not None and found[0] == version
 
-    def _gather(self, footer: Callable[[str], Footer | None]) -> None:
+    def _gather(self, footer: Callable[[str], Footer]) -> None:
         self._table.execute(
             "INSERT INTO file (key, folder, fingerprint, scenes, rows, size, own, x, y) "
             "SELECT data, rtrim(rtrim(data, replace(data, '/', '')), '/'), max(fingerprint), count(*), "
@@ -216,8 +216,6 @@ class Shelf:
             "SELECT key, rows, size FROM file WHERE NOT own"
         ).fetchall():
             found = footer(key)
-            if found is None:
-                continue  # whoever reads it will say so
             pinned = self._table.first("SELECT total(rows) FROM pinned WHERE data = ?", (key,))[0]
             dead = found.rows - rows - int(pinned)
             small = (size or 0) < self._target / 2

@@ -123,15 +123,16 @@ def _shelf(storage: Storage, target_size: int) -> Shelf:
     return Shelf(storage, target_size, lambda key: _footer(storage, key))
 
 
-def _footer(storage: Storage, key: str) -> Footer | None:
-    from .outputs import open_parquet
+def _footer(storage: Storage, key: str) -> Footer:
+    from .outputs import open_parquet, unreadable
 
     try:
-        with open_parquet(storage, key) as file:
-            metadata = file.schema_arrow.metadata or {}
-            return Footer(file.metadata.num_rows, int(metadata.get(MADE_FOR, 0)))
+        file = open_parquet(storage, key)
     except MissingKeyError:
-        return None
+        raise unreadable(key) from None
+    with file:
+        metadata = file.schema_arrow.metadata or {}
+        return Footer(file.metadata.num_rows, int(metadata.get(MADE_FOR, 0)))
 
 
 def _foreseen(shelf: Shelf) -> CompactReport:

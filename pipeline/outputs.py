@@ -226,7 +226,7 @@ def _look_again(storage: Storage, rows: FileRows, shared: SharedFiles) -> None:
     for member in rows.members:
         now = member_of(records.read(member.scene_id))
         if now is not None and now.data == rows.key:
-            raise _unreadable(rows.key)
+            raise unreadable(rows.key)
         if now is not None:
             shared.add(now)
 
@@ -238,10 +238,11 @@ def _reading(key: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(key) from error
+        raise unreadable(key) from error
 
 
-def _unreadable(key: str) -> OutputError:
+def unreadable(key: str) -> OutputError:
+    """What to say of a data file that is lost or broken."""
     return OutputError(
         f"The data file {key}, which an item points to, can't be read; remove it if it is there, and "
         "run the job again with --overwrite."

@@ -118,14 +118,18 @@ def _read_output(folder: Path) -> pd.DataFrame:
     import pandas as pd
     import pyarrow.parquet as pq
 
-    parts = []
-    for item in sorted((folder / "items").glob("*.json")):
-        assets = json.loads(item.read_text(encoding="utf-8")).get("assets", {})
-        for asset in assets.values():
+    scenes: dict[Path, list[str]] = {}  # compaction lets several items point to one file
+    for path in sorted((folder / "items").glob("*.json")):
+        item = json.loads(path.read_text(encoding="utf-8"))
+        for asset in item.get("assets", {}).values():
             if "data" in asset.get("roles", ()):
-                file = (item.parent / asset["href"]).resolve()
-                names = [n for n in pq.read_schema(file).names if n not in ("geometry", "bbox")]
-                parts.append(pq.read_table(file, columns=names).to_pandas())
+                file = (path.parent / asset["href"]).resolve()
+                scenes.setdefault(file, []).append(item["id"])
+    parts = []
+    for file, ids in scenes.items():
+        names = [n for n in pq.read_schema(file).names if n not in ("geometry", "bbox")]
+        table = pq.read_table(file, columns=names, filters=[("scene_id", "in", ids)])
+        parts.append(table.to_pandas())
     if not parts:
         raise AnnotationError(f"{folder}: this output has no detections.")
     return pd.concat(parts, ignore_index=True)

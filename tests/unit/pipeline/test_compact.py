@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -23,7 +25,10 @@ from geosweep.catalog import (
     validate_output,
     write_snapshot,
 )
+from geosweep.catalog.errors import OutputError, StorageError
+from geosweep.catalog.lease import lease, presence
 from geosweep.catalog.records import own_file
+from geosweep.catalog.versions import keep_version
 from geosweep.pipeline import read_output
 from geosweep.pipeline.compaction import compact
 from geosweep.pipeline.outputs import open_files
@@ -228,3 +233,153 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path):
     assert (report.files_before, report.files_after, report.dead) == (2, 1, 9)
     real = compact(storage, collection)
     assert (real.scenes, real.rows, real.removed) == (report.scenes, report.rows, report.removed)
+
+
+def test_files_that_a_kept_version_points_to_stay(tmp_path):
+    storage, collection, committer = many_scenes(tmp_path, [9] * 6)
+    compact(storage, collection)
+    (first,) = data_files(tmp_path)
+    keep_version(storage, "s3")
+    commit(committer, scene_at(3, updated="2024-05-01T00:00:00Z"), 2)
+    write_snapshot(storage)
+    assert_sound(storage)
+    before = rows_of(tmp_path)
+    for _ in range(2):
+        compact(storage, collection)
+        assert first in data_files(tmp_path)
+        assert len(data_files(tmp_path)) == 2
+        pd.testing.assert_frame_equal(rows_of(tmp_path), before)
+        assert_sound(storage)
+    table = pq.read_table(tmp_path / first, filters=[("scene_id", "=", "s3")])
+    assert table.num_rows == 9
+
+
+class Broken:
+    """A storage that fails from the given change on, beside the leases'."""
+
+    def __init__(self, storage, left):
+        self._storage = storage
+        self._left = left
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name):
+        real = getattr(self._storage, name)
+        if name not in ("put", "put_file", "delete"):
+            return real
+
+        def change(key, *rest):
+            with self._lock:
+                if not key.startswith(".geosweep"):
+                    if not self._left:
+                        raise StorageError("cut off")
+                    self._left -= 1
+            return real(key, *rest)
+
+        return change
+
+
+def test_wherever_it_breaks_off_the_rows_are_right_and_the_next_one_finishes(tmp_path):
+    made = tmp_path / "made"
+    many_scenes(made, [9, 0, 4, 3])
+    before = rows_of(made)
+    finished = 0
+    for steps in range(20):
+        folder = tmp_path / str(steps)
+        shutil.copytree(made, folder)
+        storage = open_storage(str(folder))
+        collection = read_collection(storage)
+        try:
+            compact(Broken(storage, steps), collection)
+            finished += 1
+        except StorageError:
+            pass
+        pd.testing.assert_frame_equal(rows_of(folder), before)
+        compact(storage, collection)
+        pd.testing.assert_frame_equal(rows_of(folder), before)
+        assert len(data_files(folder)) == 1
+        assert_sound(storage)
+    # A file, four items, the snapshot, four old files.
+    assert finished == 20 - 10
+
+
+def test_a_scene_that_is_replaced_meanwhile_keeps_its_new_rows(tmp_path):
+    storage, collection, committer = many_scenes(tmp_path, [9] * 6)
+
+    class Overtaken(Broken):
+        def put_file(self, key, path):
+            storage.put_file(key, path)
+            commit(committer, scene_at(3, updated="2024-05-01T00:00:00Z"), 2)
+
+    report = compact(Overtaken(storage, -1), collection)
+    assert (report.scenes, report.skipped, report.files_after) == (5, 1, 2)
+    assert rows_of(tmp_path).scene_id.value_counts()["s3"] == 2
+    assert_sound(storage)
+    assert compact(storage, collection).dead == 9
+    assert_sound(storage)
+
+
+def test_files_of_a_run_that_writes_just_now_are_left(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [9] * 3)
+    ours = tmp_path / "data" / "s9-0123456789abcdef.parquet"
+    shutil.copy(tmp_path / data_files(tmp_path)[0], ours)
+    with presence(storage, "run", beat_s=0.1):
+        report = compact(storage, collection, patience_s=1)
+    assert (report.left, report.removed, ours.exists()) == (1, 3, True)
+    report = compact(storage, collection, patience_s=1)
+    assert (report.left, report.removed, ours.exists()) == (0, 1, False)
+
+
+def test_of_two_at_once_one_does_nothing(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [9] * 3)
+    before = rows_of(tmp_path)
+    with lease(storage, "update", beat_s=0.1):
+        report = compact(storage, collection, patience_s=1)
+    assert report.holder is not None and report.holder.startswith("update on ")
+    assert (report.written, len(data_files(tmp_path))) == (0, 3)
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
+
+
+def test_who_reads_meanwhile_sees_the_same_rows(tmp_path):
+    storage, collection, _ = many_scenes(tmp_path, [30] * 40)
+    expected = rows_of(tmp_path)
+    seen, stop = [], threading.Event()
+
+    def look():
+        while not stop.is_set():
+            seen.append(rows_of(tmp_path))
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for target in (40_000, 120_000, 1 << 20):
+            compact(storage, collection, target_size=target)
+    finally:
+        stop.set()
+        reader.join()
+    assert len(seen) > 3
+    for rows in seen:
+        pd.testing.assert_frame_equal(rows, expected)
+
+
+def test_object_stores_are_compacted_too():
+    output = "memory://compact"
+    storage, collection, _ = many_scenes(output, [9, 0, 4, 3] * 3)
+    before = rows_of(output)
+    assert compact(storage, collection).files_after == 1
+    assert [key[:10] for key in storage.list("data")] == ["data/part-"]
+    pd.testing.assert_frame_equal(rows_of(output), before)
+    assert_sound(storage)
+
+
+def test_a_lost_shared_file_is_one_sentence_and_a_new_sweep_repairs_it(tmp_path):
+    storage, collection, committer = many_scenes(tmp_path, [9] * 3)
+    before = rows_of(tmp_path)
+    compact(storage, collection)
+    (tmp_path / data_files(tmp_path)[0]).unlink()
+    with pytest.raises(OutputError, match="run the job again with --overwrite"):
+        read_output(tmp_path)
+    with pytest.raises(OutputError, match="run the job again with --overwrite"):
+        compact(storage, collection)
+    for number in range(3):
+        commit(committer, scene_at(number), 9)
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
