@@ -20,8 +20,9 @@ import yaml
 from typer.testing import CliRunner
 
 from geosweep.catalog import Records, SourceError, open_source, open_storage
+from geosweep.catalog.lease import lease
 from geosweep.catalog.objectstore import connect
-from geosweep.pipeline import read_output, run
+from geosweep.pipeline import read_output, run, update
 from geosweep.pipeline.cli import app
 from tests.s3server import PUBLIC
 from tests.scenes import assert_sums, job_over, painted_scene
@@ -158,18 +159,33 @@ def test_a_killed_run_is_finished_by_two_at_once(bucket, imagery, local_rows, tm
     assert found.to_numpy().tolist() == expected.to_numpy().tolist()
 
 
-def test_rasters_that_change_in_the_bucket_are_swept_again(bucket, rasters):
-    storage = open_storage(f"{bucket}/changing")
+def test_updates_follow_what_changes_in_the_bucket(bucket, rasters):
+    storage, out = open_storage(f"{bucket}/changing"), f"{bucket}/changed"
     storage.put_file("deep/a.tif", rasters[0])
     storage.put_file("b.tif", rasters[1])
-    job = job_over([f"{bucket}/changing/"], f"{bucket}/changed")
-    assert run(job, engine="local", progress=False).counts["scenes_now"] == 2
-    assert run(job, engine="local", progress=False).counts["scenes_now"] == 0
+    storage.put_file("c.tif", rasters[3])
+    job = job_over([f"{bucket}/changing/"], out)
+    kinds = ("new", "changed", "removed", "unchanged", "withdrawn")
+
+    def passed(**options: bool) -> list[int]:
+        result = update(job, engine="local", progress=False, **options)
+        assert result.exit_code == 0
+        frame = read_output(out)
+        assert len(frame) == len(set(frame.detection_id)) == result.counts["detections"]
+        return [result.counts[kind] for kind in kinds]
+
+    assert passed() == [3, 0, 0, 0, 0]
+    assert passed() == [0, 0, 0, 3, 0]
     storage.put_file("b.tif", rasters[2])
-    result = run(job, engine="local", progress=False)
-    assert (result.counts["scenes"], result.counts["scenes_now"]) == (2, 1)
-    frame = read_output(f"{bucket}/changed")
-    assert len(frame) == len(set(frame.detection_id)) == result.counts["detections"]
+    storage.delete("c.tif")
+    assert passed(prune=True) == [0, 1, 1, 1, 1]
+    code, said = geosweep("catalog", "compact", out)
+    assert code == 0, said
+    assert len(list(open_storage(out).list("data"))) == 1
+    storage.put_file("c.tif", rasters[3])
+    assert passed() == [1, 0, 0, 2, 0]
+    code, said = geosweep("catalog", "validate", "--offline", out)
+    assert code == 0, said
 
 
 def test_folders_are_listed_to_the_bottom_and_in_order(bucket, rasters):
@@ -267,6 +283,17 @@ def test_of_many_threads_and_processes_exactly_one_wins(bucket):
     storage = open_storage(url)
     for number, name in won.items():
         assert storage.get(f"{number}.json") == name.encode() * 50_000
+
+
+def test_one_pass_at_a_time_holds_the_lease(bucket):
+    url = f"{bucket}/leased"
+    with lease(open_storage(url), "update", beat_s=0.1) as first:
+        with lease(open_storage(url), "compact", beat_s=0.1) as second:
+            assert first and not second
+            assert "update" in second.holder
+        assert first
+    with lease(open_storage(url), "compact") as third:
+        assert third
 
 
 def test_more_keys_than_a_page_are_listed_in_order(bucket):
