@@ -62,7 +62,11 @@ class Lease:
 
 @contextmanager
 def lease(
-    storage: Storage, purpose: str, *, beat_s: float = BEAT_S, patience_s: float = PATIENCE_S
+    storage: Storage,
+    purpose: str,
+    *,
+    beat_s: float | None = None,
+    patience_s: float | None = None,
 ) -> Iterator[Lease]:
     """Hold the lease on an output, if no other process does.
 
@@ -73,7 +77,8 @@ def lease(
     purpose
         One word for what is going to be done, told to others.
     beat_s, patience_s
-        How often the count rises, and how long another's must stand still.
+        How often the count rises, and how long another's must stand still; by default `BEAT_S` and
+        `PATIENCE_S`.
 
     Yields
     ------
@@ -81,7 +86,7 @@ def lease(
         False if another process holds it. One that was held turns false when another process took
         this one for dead, because it was suspended or cut off from the storage.
     """
-    beacon, holder = _acquire(storage, purpose, beat_s, patience_s)
+    beacon, holder = _acquire(storage, purpose, beat_s or BEAT_S, patience_s or PATIENCE_S)
     if beacon is None:
         yield Lease(None, holder)
         return
@@ -92,10 +97,10 @@ def lease(
 
 
 @contextmanager
-def presence(storage: Storage, purpose: str, *, beat_s: float = BEAT_S) -> Iterator[None]:
+def presence(storage: Storage, purpose: str, *, beat_s: float | None = None) -> Iterator[None]:
     """Let others know that this process writes data files; any number may."""
     key = f"{FOLDER}run-{secrets.token_hex(8)}.json"
-    beacon = _Beacon(storage, key, purpose, beat_s)
+    beacon = _Beacon(storage, key, purpose, beat_s or BEAT_S)
     beacon.light()
     try:
         yield
@@ -103,11 +108,11 @@ def presence(storage: Storage, purpose: str, *, beat_s: float = BEAT_S) -> Itera
         beacon.put_out()
 
 
-def somebody_writes(storage: Storage, *, patience_s: float = PATIENCE_S) -> bool:
+def somebody_writes(storage: Storage, *, patience_s: float | None = None) -> bool:
     """Whether a process other than the lease's holder writes data files; forgets the dead ones."""
     for key in list(storage.list(FOLDER, ".json")):
         if _MARK.fullmatch(key):
-            if _watched(storage, key, patience_s)[0] == "moves":
+            if _watched(storage, key, patience_s or PATIENCE_S)[0] == "moves":
                 return True
             storage.delete(key)
     return False

@@ -17,6 +17,7 @@ from .collection import SNAPSHOT
 from .records import COLLECTION, ITEMS, SceneRecord, item_key
 from .stacitems import from_item
 from .storage import MissingKeyError, Storage
+from .versions import kept_data, kept_items
 
 _MOST_PROBLEMS = 1000
 _SUMMED = ("windows", "windows_processed", "windows_failed", "detections", "duplicates_removed")
@@ -35,6 +36,7 @@ _NAMES = {
     "place": "rows lie in their scene's footprint",
     "ids": "every detection_id is there once",
     "sums": "sums are those of run.json",
+    "versions": "older versions are valid STAC, and have their data files",
 }
 
 
@@ -114,6 +116,7 @@ class _Validation:
                 f"{files.dead:,} rows are of scenes that were replaced since; readers pass over them, "
                 "and geosweep catalog compact drops them"
             )
+        self._older()
         self._snapshot()
         self._run_report()
         if self._schemas.skipped:
@@ -182,6 +185,13 @@ class _Validation:
         if record.columns and list(record.columns) != self._listed:
             return "its table:columns are not those of collection.json"
         return None
+
+    def _older(self) -> None:
+        for key, item in kept_items(self._storage):
+            fault, data = self._schemas.problem(item), kept_data(item)
+            if fault is None and data is not None and not self._storage.exists(data):
+                fault = f"its data file {data} is missing"
+            self._note("versions", key, fault)
 
     def _snapshot(self) -> None:
         from .geoparquet import read_items
