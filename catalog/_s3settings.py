@@ -47,6 +47,15 @@ def gdal_s3_options() -> dict[str, str]:
     }
 
 
+def imagery_endpoint() -> str | None:
+    """Return the URL of the S3 server that GDAL alone is told of; None if it is told of none."""
+    host = os.environ.get(_GDAL)
+    if not host:
+        return None
+    plain = os.environ.get("AWS_HTTPS", "YES").upper() in ("NO", "FALSE", "OFF", "0")
+    return f"{'http' if plain else 'https'}://{host.rstrip('/')}"
+
+
 def reads_unsigned() -> bool:
     """Whether the environment tells GDAL to read S3 without credentials."""
     return os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("yes", "true", "on", "1")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from .errors import SourceError
@@ -16,9 +17,13 @@ from .hrefs import local_path, public_href, scrub
 if TYPE_CHECKING:
     from obstore import GetResult
 
+T = TypeVar("T")
+
 _TIMEOUT_S = 60
+_HEAD_TIMEOUT_S = 10
 _TRIES = 3
 _PIECE = 1 << 20
+_NOBODY = (socket.gaierror, ConnectionRefusedError)
 
 
 def read_bytes(href: str) -> bytes:
@@ -70,6 +75,22 @@ def iter_bytes(href: str) -> Iterator[bytes]:
         raise SourceError(f"{public_href(href)} can't be read: {reason}") from None
 
 
+def http_headers(href: str) -> Mapping[str, str]:
+    """Return what a web server says of a file, without the file; names in any case.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        What urllib raises; servers that answer 429 or 5xx are asked three times, those that aren't
+        there once.
+    """
+    request = _request(href)
+    request.method = "HEAD"
+    return _tried(request, lambda response: response.headers, _HEAD_TIMEOUT_S, patient=False)
+
+
 def _stream_http(href: str) -> Iterator[bytes]:
     with urllib.request.urlopen(_request(href), timeout=_TIMEOUT_S) as response:
         promised, got = response.headers.get("Content-Length"), 0
@@ -82,18 +103,28 @@ def _stream_http(href: str) -> Iterator[bytes]:
 
 
 def _read_http(href: str) -> bytes:
-    request = _request(href)
+    return _tried(_request(href), lambda response: response.read(), _TIMEOUT_S)
+
+
+def _tried(
+    request: urllib.request.Request,
+    take: Callable[[Any], T],
+    timeout_s: float,
+    *,
+    patient: bool = True,
+) -> T:
     for attempt in range(1, _TRIES + 1):
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-                return response.read()
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:
+                return take(response)
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 raise FileNotFoundError from None
             if attempt == _TRIES or not (error.code == 429 or error.code >= 500):
                 raise
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            if attempt == _TRIES:
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", error)
+            if attempt == _TRIES or (not patient and isinstance(reason, _NOBODY)):
                 raise
         time.sleep(0.5 * 2 ** (attempt - 1))
     raise AssertionError("unreachable: the last try returns or raises")

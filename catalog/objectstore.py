@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._s3settings import reads_unsigned, s3_endpoint
+from ._s3settings import imagery_endpoint, reads_unsigned, s3_endpoint
 from ._storefaults import fault
 from .errors import OutputError, StorageError
 from .hrefs import public_href
@@ -18,13 +18,15 @@ from .storage import MissingKeyError, check_key
 if TYPE_CHECKING:
     from obstore.store import MemoryStore, ObjectStore
 
+    from .scene import Access
+
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory")
 _CLIENT: dict[str, Any] = {"connect_timeout": "10s", "timeout": "120s"}
 _RETRY: dict[str, Any] = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
 _memory: dict[str, MemoryStore] = {}
 
 
-def connect(url: str, *, reading: bool = False) -> ObjectStore:
+def connect(url: str, *, reading: bool = False, access: Access | None = None) -> ObjectStore:
     """Return obstore's store for the folder at `url`; credentials come from the environment.
 
     Parameters
@@ -33,7 +35,10 @@ def connect(url: str, *, reading: bool = False) -> ObjectStore:
         ``scheme://bucket/folder``.
     reading
         Whether imagery and catalogs are to be read: ``AWS_NO_SIGN_REQUEST``, GDAL's word for public
-        buckets, then holds here, too. Outputs are always written with credentials.
+        buckets, then holds here, too, and so does its ``AWS_S3_ENDPOINT``. Outputs are always written
+        with credentials.
+    access
+        How an S3 bucket wants to be asked.
 
     Raises
     ------
@@ -52,10 +57,16 @@ def connect(url: str, *, reading: bool = False) -> ObjectStore:
     if not url.partition("://")[2].strip("/"):
         raise OutputError(f"{url} names no bucket: write {scheme}://bucket/prefix")
     s3 = scheme.startswith("s3")
-    endpoint = s3_endpoint() if s3 else os.environ.get("AZURE_STORAGE_ENDPOINT")
+    imagery = imagery_endpoint() if s3 and reading else None
+    endpoint = (imagery or s3_endpoint()) if s3 else os.environ.get("AZURE_STORAGE_ENDPOINT")
     # Options given here hide the environment's, so that this one has to be passed on.
     options = {**_CLIENT, "allow_http": (endpoint or "").startswith("http://")}
-    extra = {"skip_signature": True} if s3 and reading and reads_unsigned() else {}
+    extra: dict[str, Any] = {"endpoint": imagery} if imagery else {}
+    if s3 and reading and reads_unsigned():
+        extra["skip_signature"] = True
+    if s3 and access is not None:
+        extra |= {"region": access.region} if access.region else {}
+        extra |= {"request_payer": True} if access.requester_pays else {}
     try:
         return store.from_url(url, client_options=options, retry_config=_RETRY, **extra)  # type: ignore[arg-type]
     except Exception as error:

@@ -44,8 +44,10 @@ class RangeServer:
         Every token that was given out, and how often it may still be used.
     refuses_head
         Whether HEAD is answered with 405.
-    etags
-        Whether answers have an ETag; they always say when the file was modified.
+    etags, dated
+        Whether answers have an ETag, and say when the file was modified.
+    at_once
+        Most requests that were being answered at a time.
     """
 
     url: str = ""
@@ -60,6 +62,9 @@ class RangeServer:
     tokens: dict[str, int] = field(default_factory=dict)
     refuses_head: bool = False
     etags: bool = True
+    dated: bool = True
+    at_once: int = 0
+    busy: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __str__(self) -> str:
@@ -123,8 +128,12 @@ def range_server(directory: Path, *, latency: float = 0.0) -> Iterator[RangeServ
                 state.queries.append(parts.query)
                 state.headers.append(dict(self.headers))
                 state.methods.append(self.command)
+                state.busy += 1
+                state.at_once = max(state.at_once, state.busy)
                 status = state.statuses.pop(0) if state.statuses else None
             time.sleep(state.latency)
+            with state.lock:
+                state.busy -= 1
             if state.uses is not None and parts.path == "/token":
                 self._say(state.issue())
                 return
@@ -159,7 +168,8 @@ def range_server(directory: Path, *, latency: float = 0.0) -> Iterator[RangeServ
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
             self.send_header("Accept-Ranges", "bytes")
             stamp = path.stat().st_mtime_ns
-            self.send_header("Last-Modified", formatdate(stamp / 1e9, usegmt=True))
+            if state.dated:
+                self.send_header("Last-Modified", formatdate(stamp / 1e9, usegmt=True))
             if state.etags:
                 self.send_header("ETag", f'"{stamp:x}-{size:x}"')
             self.send_header("Content-Length", str(stop - start))

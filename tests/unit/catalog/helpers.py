@@ -33,7 +33,11 @@ def make_raster(
 
 
 def make_item(item_id: str, href: str, *, west: float = -111.0, when=WHEN, collection="c", **asset):
-    """A STAC item made by pystac, one degree wide from `west`, with complete `proj:*`."""
+    """A STAC item made by pystac, one degree wide from `west`, with complete `proj:*`.
+
+    Of servers that don't exist it says when the data was updated, so that nobody looks for them.
+    """
+    known = {"updated": "2022-06-02T00:00:00Z"} if ".invalid/" in href else {}
     item = pystac.Item(
         id=item_id,
         geometry={
@@ -48,6 +52,7 @@ def make_item(item_id: str, href: str, *, west: float = -111.0, when=WHEN, colle
             "proj:code": "EPSG:32612",
             "proj:transform": [10, 0, 500000, 0, -10, 4900000],
             "proj:shape": [64, 48],
+            **known,
         },
         collection=collection,
     )

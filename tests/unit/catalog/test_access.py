@@ -149,7 +149,7 @@ def payers(server: RangeServer) -> set[str | None]:
 
 
 def test_whoever_reads_agrees_to_pay_where_the_bucket_asks_for_it(bucket, tmp_path):
-    item = make_item("a", S3, **{"storage:requester_pays": True})
+    item = make_item("a", S3, updated="2022", **{"storage:requester_pays": True})
     del item["properties"]["proj:shape"]  # so that planning has to look
     paid = scene_of(tmp_path, item)
     assert paid.error is None

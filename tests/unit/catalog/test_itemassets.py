@@ -19,7 +19,9 @@ def item_of(item_id="one", **assets):
 
 
 def asset(name, href=None, **fields):
-    return {"href": href or f"https://example.invalid/{name}.tif", "type": COG, **fields}
+    href = href or f"https://example.invalid/{name}.tif"
+    # With a time, so that no server is looked for that doesn't exist.
+    return {"href": href, "type": COG, "updated": "2022-06-02T00:00:00Z", **fields}
 
 
 def earth_search():
