@@ -14,7 +14,6 @@ from tests.servers import range_server
 from tests.stacservers import free_port
 from tests.unit.catalog.helpers import feature_collection, make_item, make_raster, write_json
 
-
 PAID = {"storage:region": "us-west-2", "storage:requester_pays": True}
 
 
