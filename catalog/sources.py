@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ._entrykeys import EntryKeys, Seen
 from .access import with_alternates
 from .area import area_of_interest, overlap
 from .cql import ItemFilter
@@ -126,24 +127,24 @@ class ItemSource(Source):
             spec.collections, self.area, self._interval, spec.filter, spec.sortby, spec.limit
         )
         self._file = ItemFile(spec.stac or "", self.query)
-        self._ids: SceneIds | None = None
+        self._keys: EntryKeys | None = None
 
     def describe(self) -> str:
         return f"STAC items of {self._file.name}"
 
     def _scenes(self) -> Iterator[Scene]:
-        if self._ids is None:
+        if self._keys is None:
             # A first pass over the ids alone, so that equal ones are told apart before any is given
             # out.
             self._file.freeze()
-            keys = set(self._file.keys())
-            self._ids = SceneIds(item_id for _, item_id in keys)
-            self.total = len(keys)
+            self._keys = EntryKeys(self._file.keys())
+            self.total = self._keys.count
             if self.spec.sortby and not self._file.searched:
                 raise SourceError(
                     f"source.sortby goes with a STAC API; {self._file.name} keeps its own order"
                 )
-        yield from self._chosen(self._file.items(), self._ids, swept=False)
+        keys = self._keys
+        yield from self._chosen(self._file.items(), keys.ids, keys.seen(), swept=False)
 
     def api(self) -> StacApi | None:
         """The STAC API behind this source, which is asked who it is; None if it is none."""
@@ -160,7 +161,7 @@ class ItemSource(Source):
             Of all items of the source.
         """
         checked = ((self._file.checked(item), base) for item, base in entries)
-        for scene in self._chosen(checked, ids, swept=True):
+        for scene in self._chosen(checked, ids, Seen(), swept=True):
             if self._inside(scene):
                 yield scene
 
@@ -177,15 +178,13 @@ class ItemSource(Source):
         return True
 
     def _chosen(
-        self, entries: Iterable[tuple[Item, str]], ids: SceneIds, *, swept: bool
+        self, entries: Iterable[tuple[Item, str]], ids: SceneIds, seen: Seen, *, swept: bool
     ) -> Iterator[Scene]:
-        seen = set()
         for item, base in entries:
             key = (item.get("collection"), item["id"])
-            if key in seen:
+            if seen.again(key):
                 self.duplicates += 1
                 continue
-            seen.add(key)
             if not self.wants(item):
                 continue
             scene_id = ids(item["id"], "\x1f".join(map(str, key)))
