@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ._entrykeys import EntryKeys, Seen
+from ._inorder import in_order
 from .access import with_alternates
 from .area import area_of_interest, overlap
 from .cql import ItemFilter
 from .errors import SourceError
-from .hrefs import public_href, stable_href
+from .hrefs import is_remote, public_href, stable_href
 from .ids import SceneIds
 from .intervals import Interval, overlaps, parse_interval
 from .itemassets import NoAssetError, check_side_assets, choose_asset, choose_bands
@@ -24,6 +25,7 @@ from .rasters import list_rasters, raster_scene, raster_stem
 from .scene import Scene
 from .signing import check_signer
 from .spec import BBox, SourceSpec, check_bbox
+from .stamps import stamped
 
 if TYPE_CHECKING:
     from .api import StacApi
@@ -55,6 +57,9 @@ class Source:
 
     def __iter__(self) -> Iterator[Scene]:
         self._reset()
+        yield from stamped(self._wanted(), self.spec.sign)
+
+    def _wanted(self) -> Iterator[Scene]:
         given = 0
         for scene in self._scenes():
             if self._inside(scene):
@@ -102,11 +107,13 @@ class RasterSource(Source):
 
     def _scenes(self) -> Iterator[Scene]:
         self.duplicates = self._repeated
-        for href in self._hrefs:
-            scene_id = self._ids(raster_stem(href), stable_href(href))
-            scene = raster_scene(href, scene_id, self.spec.sign, self._etags.get(href))
+        for scene in in_order(self._scene, self._hrefs, slow=is_remote):
             if self._in_time((scene.datetime, scene.datetime)):
                 yield scene
+
+    def _scene(self, href: str) -> Scene:
+        scene_id = self._ids(raster_stem(href), stable_href(href))
+        return raster_scene(href, scene_id, self.spec.sign, self._etags.get(href))
 
 
 class ItemSource(Source):
@@ -161,9 +168,8 @@ class ItemSource(Source):
             Of all items of the source.
         """
         checked = ((self._file.checked(item), base) for item, base in entries)
-        for scene in self._chosen(checked, ids, Seen(), swept=True):
-            if self._inside(scene):
-                yield scene
+        chosen = self._chosen(checked, ids, Seen(), swept=True)
+        yield from stamped(filter(self._inside, chosen), self.spec.sign)
 
     def wants(self, item: Item) -> bool:
         """Whether an item passes the spec's filters, as far as its fields tell; counts the others."""
