@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,14 +12,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from geosweep.catalog import write_snapshot
 from geosweep.models.data.cropframe import labelled_boxes
-from geosweep.pipeline import density_grid, run, write_map
+from geosweep.pipeline import density_grid, read_output, run, write_map
 from geosweep.pipeline._view import read_view
 from geosweep.pipeline.cli import app
 from geosweep.pipeline.compaction import compact
+from tests.docs import blocks
 from tests.outputs import make_output
 from tests.scenes import job_over, painted_scene
-from tests.unit.pipeline.test_compact import many_scenes, rows_of
+from tests.unit.pipeline.test_compact import commit, many_scenes, rows_of, scene_at
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,3 +142,42 @@ def test_a_size_that_makes_no_sense_is_one_sentence(tmp_path, size):
     done = geosweep("catalog", "compact", tmp_path, "--target-size", size)
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "write one from 1MB to 4GiB" in done.stderr
+
+
+def test_the_documented_way_to_read_with_pyarrow_passes_over_dead_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    storage, collection, committer = many_scenes(tmp_path / "out", [9] * 6)
+    compact(storage, collection)
+    commit(committer, scene_at(3, updated="2024-05-01T00:00:00Z"), 2)
+    write_snapshot(storage)
+    (text,) = [block.text for block in blocks("output.md") if "# with pyarrow" in block.text]
+    everything = text.replace("-110.70, 44.95, -110.64, 44.96", "-180, -90, 180, 90")
+    for code, left in ((everything, -180.0), (text.replace("-110.64", "-109.98"), -110.70)):
+        found: dict = {}
+        exec(code.replace("44.96", "45.1"), found)
+        frame = read_output("out")
+        wanted = frame[(frame.bounds.minx <= found["east"]) & (frame.bounds.maxx >= left)]
+        assert sorted(found["rows"]["detection_id"].to_pylist()) == sorted(wanted.detection_id)
+        assert 0 < len(wanted) <= 47
+
+
+def test_on_a_real_s3_too(s3, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    output = f"{s3.make_bucket('compact')}/out"
+    storage, _, committer = many_scenes(output, [9, 0, 4, 3])
+    before = rows_of(output)
+    done = geosweep("catalog", "compact", output)
+    assert done.exit_code == 0, done.output
+    assert "4 → 1" in done.stdout
+    assert len(list(storage.list("data"))) == 1
+    pd.testing.assert_frame_equal(rows_of(output), before)
+    commit(committer, scene_at(0, updated="2024-05-01T00:00:00Z"), 2)
+    write_snapshot(storage)
+    assert len(rows_of(output)) == len(before) - 7
+    assert geosweep("catalog", "validate", output, "--offline").exit_code == 0
+    assert "nothing to do" not in geosweep("catalog", "compact", output).stdout
+    assert "nothing to do" in geosweep("catalog", "compact", output).stdout
+    assert len(rows_of(output)) == len(before) - 7
