@@ -26,7 +26,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..actors import COORDINATOR_OPTIONS, Coordinator, cause_of
-from ..catalog.errors import ClusterError, GeosweepError
+from ..catalog.errors import ClusterError, GeosweepError, JobError
 from .commit import Committer, SceneOutcome
 from .failure import failed_counts
 from .pools import PoolPlan, plan_pools
@@ -64,6 +64,8 @@ class RayEngine:
     ------
     ClusterError
         If the cluster can't be reached, or has no room for the detectors within five minutes.
+    JobError
+        If the address is one of Ray Client or of a dashboard.
     """
 
     name = "ray"
@@ -103,11 +105,13 @@ class RayEngine:
             ray.shutdown()
 
     def _connect(self) -> None:
+        check_address(self._address, "--address")
         if ray.is_initialized():
             return
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        check_address(address, "RAY_ADDRESS")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        address = self._address or os.environ.get("RAY_ADDRESS")
         if address is None:
             self._own_cluster = True
             options |= {
@@ -297,6 +301,24 @@ class _Seat:
         self.patience = 0.0
         self.progress: ray.ObjectRef | None = None
         self.asked = 0.0
+
+
+def check_address(address: str | None, where: str) -> None:
+    """Refuse addresses by which a run would have its driver, and what it reads, outside the cluster.
+
+    Raises
+    ------
+    JobError
+        If the address is one of Ray Client or of a dashboard; `where` names its origin.
+    """
+    scheme, found, rest = (address or "").partition("://")
+    if found:
+        host = rest.rpartition("@")[2].partition("/")[0].partition(":")[0]
+        raise JobError(
+            f"{where} is {scheme}://{host}, by which no run can join a cluster: submit the job with "
+            f"`geosweep submit --address http://{host}:8265`, or run it on a node of the cluster with "
+            "--address auto."
+        )
 
 
 def _wait(refs: list[ray.ObjectRef]) -> list[ray.ObjectRef]:

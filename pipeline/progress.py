@@ -120,7 +120,7 @@ class RunProgress:
     ) -> None:
         if self._bars is not None:
             self._bars.stop()
-        elif self._lines and self._total:
+        elif self._lines and (self._done or self._windows):
             log.info("%s", self.numbers)
 
     def on_windows(self, windows: int, detections: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.rayhead import RayHead
     from tests.s3server import S3Server
 
 
@@ -28,6 +29,15 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[RayHead]:
+    """A real head node with a dashboard, to which jobs are submitted; it demands a token."""
+    from tests.rayhead import ray_head_node
+
+    with ray_head_node() as head:
+        yield head
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,8 @@ def test_a_killed_run_goes_on_and_each_scene_stands_once(tmp_path, engine):
     assert report["counts"]["windows"] == fresh.counts["windows"]
 
 
-def test_an_interrupted_run_exits_130_and_keeps_its_state(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_exits_130_and_keeps_its_state(tmp_path, number):
     rasters = [painted_scene(tmp_path, number) for number in range(4)]
     file = write_job(tmp_path / "job.yaml", job_over(rasters, tmp_path / "out", detector="slow"))
     process = subprocess.Popen(
@@ -187,7 +188,7 @@ def test_an_interrupted_run_exits_130_and_keeps_its_state(tmp_path):
     items = tmp_path / "out" / "items"
     while not list(items.glob("*.json")) and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "interrupted" in stderr
