@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -96,6 +97,28 @@ def s3_server() -> Iterator[S3Server]:
                 for port in ports:
                     for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                         path.unlink(missing_ok=True)
+
+
+def race(url: str, worker: int, count: int, start: Any, wins: Any) -> None:
+    """Let two threads of this process want `count` keys, with all others who wait for `start`.
+
+    Here and not in the test, so that a process that is spawned imports little.
+    """
+    from geosweep.catalog import open_storage
+
+    def claim(thread: int) -> None:
+        name = f"{worker}-{thread}"
+        storage = open_storage(url)
+        start.wait(60)
+        for number in range(count):
+            if storage.put_if_absent(f"{number}.json", name.encode() * 50_000):
+                wins.put((number, name))
+
+    threads = [threading.Thread(target=claim, args=(thread,)) for thread in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _start(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:

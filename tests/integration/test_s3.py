@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +23,7 @@ from geosweep.catalog.lease import lease
 from geosweep.catalog.objectstore import connect
 from geosweep.pipeline import read_output, run, update
 from geosweep.pipeline.cli import app
-from tests.s3server import PUBLIC
+from tests.s3server import PUBLIC, race
 from tests.scenes import assert_sums, job_over, painted_scene
 from tests.stacservers import free_port
 
@@ -249,29 +248,11 @@ def test_public_buckets_need_no_credentials(s3, rasters, monkeypatch, tmp_path):
     assert run(job, engine="local", progress=False).counts["succeeded"] == 1
 
 
-def _race(url: str, worker: int, start, wins) -> None:
-    """Two threads of a process want the same keys as all others."""
-
-    def claim(thread: int) -> None:
-        name = f"{worker}-{thread}"
-        storage = open_storage(url)
-        start.wait(60)
-        for number in range(CLAIMED):
-            if storage.put_if_absent(f"{number}.json", name.encode() * 50_000):
-                wins.put((number, name))
-
-    threads = [threading.Thread(target=claim, args=(thread,)) for thread in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
 def test_of_many_threads_and_processes_exactly_one_wins(bucket):
     # Not forked: obstore's threads would be missing in the child.
     context = multiprocessing.get_context("spawn")
     url, wins, start = f"{bucket}/race", context.Queue(), context.Barrier(4)
-    workers = [context.Process(target=_race, args=(url, n, start, wins)) for n in range(2)]
+    workers = [context.Process(target=race, args=(url, n, CLAIMED, start, wins)) for n in range(2)]
     for process in workers:
         process.start()
     won = dict(wins.get(timeout=60) for _ in range(CLAIMED))
