@@ -8,6 +8,7 @@ the tests hold both directions against rustac.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -23,6 +24,7 @@ _TOP = ("type", "stac_version", "stac_extensions", "id", "collection", "links", 
 _TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
 _JSON = ("geosweep:extra",)  # free-form: two items may hold different types under one name
 _BATCH = 1000
+_BATCHES_OF_GROUP = 20
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -59,7 +61,8 @@ def read_keys(file: Path | BinaryIO) -> Iterator[tuple[str | None, str]]:
 def write_items(items: Iterable[dict[str, Any]], path: Path) -> int:
     """Write items to a stac-geoparquet file, without the empty objects parquet can't hold.
 
-    Items are converted in batches, so that memory holds compact columns rather than dictionaries.
+    Memory does not grow with their number: what columns there are is known at the end alone, so
+    batches lie in temporary files until then.
 
     Returns
     -------
@@ -70,14 +73,35 @@ def write_items(items: Iterable[dict[str, Any]], path: Path) -> int:
     import pyarrow.parquet as pq
 
     stream = iter(items)
-    tables = []
-    while rows := [_row(item) for item in islice(stream, _BATCH)]:
-        tables.append(_table(rows))
-    # The permissive promotion joins batches of which one lacks a field that another has.
-    tables = tables or [_table([])]
-    table = pa.concat_tables(tables, promote_options="permissive")
-    pq.write_table(table.replace_schema_metadata(_metadata(table)), path, compression="zstd")
-    return table.num_rows
+    kinds: set[str] = set()
+    schema: Any = None
+    parts: list[Path] = []
+    with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
+        while batch := list(islice(stream, _BATCH)):
+            kinds |= {item["geometry"]["type"] for item in batch if item.get("geometry")}
+            table = _table([_row(item) for item in batch])
+            # The permissive promotion joins batches of which one lacks a field that another has.
+            schema = table.schema if schema is None else _joined(schema, table.schema)
+            parts.append(Path(folder) / f"{len(parts)}.parquet")
+            pq.write_table(table, parts[-1], compression="zstd")
+        schema = (_table([]).schema if schema is None else schema).with_metadata(_metadata(kinds))
+        empty = schema.empty_table()
+        count = 0
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for start in range(0, len(parts), _BATCHES_OF_GROUP):
+                some = [pq.read_table(part) for part in parts[start : start + _BATCHES_OF_GROUP]]
+                table = pa.concat_tables([empty, *some], promote_options="permissive")
+                writer.write_table(table, row_group_size=table.num_rows)
+                count += table.num_rows
+    return count
+
+
+def _joined(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
+    import pyarrow as pa
+
+    if schema.equals(other):
+        return schema
+    return pa.unify_schemas([schema, other], promote_options="permissive")
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:
@@ -131,14 +155,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(columns, names=order)
 
 
-def _metadata(table: pa.Table) -> dict[bytes, bytes]:
-    import shapely
-
-    kinds = {
-        shapely.from_wkb(value).geom_type
-        for value in table.column("geometry").to_pylist()
-        if value is not None
-    }
+def _metadata(kinds: set[str]) -> dict[bytes, bytes]:
     column = {
         "encoding": "WKB",
         "geometry_types": sorted(kinds),

@@ -23,6 +23,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pystac
 import pystac.validation
 import pytest
@@ -38,6 +39,7 @@ from geosweep.catalog import (
     Scene,
     SceneRecord,
     from_item,
+    geoparquet,
     open_storage,
     read_collection,
     to_item,
@@ -263,3 +265,24 @@ def test_the_next_run_keeps_the_extent_until_it_knows_better(tmp_path):
     write_snapshot(storage)
     again = read_collection(storage)
     assert again is not None and again["extent"]["spatial"]["bbox"] == [[-111, 0, 1, 45]]
+
+
+def test_a_snapshot_of_many_batches_joins_what_items_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(geoparquet, "_BATCH", 2)
+    monkeypatch.setattr(geoparquet, "_BATCHES_OF_GROUP", 2)
+    box = {"data_crs": None, "timings": {"read": 1}}
+    old = {"columns": (), "data_checksum": None, "data_size": None, "data_crs": None}
+    failed = {"status": "failed", "data": None, "rows": 0, "error": "gone"}
+    records = [
+        record(scene("s0", None, None, None), **failed, **old),
+        record(scene("s1"), **old),
+        *(record(scene(f"s{number}"), timings={"read": 0.5}) for number in range(2, 8)),
+        record(scene("s8", (1, 1, 2, 2)), **box),
+    ]
+    items = [json.loads(json.dumps(to_item(rec, collection_id="c"))) for rec in records]
+    path = tmp_path / "items.parquet"
+    assert geoparquet.write_items(iter(items), path) == 9
+    assert pq.read_metadata(path).num_row_groups == 3
+    assert [from_item(item) for item in geoparquet.read_items(path)] == records
+    geo = json.loads(pq.read_schema(path).metadata[b"geo"])
+    assert geo["columns"]["geometry"]["geometry_types"] == ["Polygon"]
