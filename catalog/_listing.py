@@ -44,7 +44,7 @@ def list_folder(folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, s
                 key = entry["path"]
                 hidden = any(part.startswith(".") for part in key.split("/"))
                 if not hidden and key.lower().endswith(suffixes):
-                    found.append((folder + key, (entry["e_tag"] or "").strip('"') or None))
+                    found.append((folder + key, entry["e_tag"]))
     except OutputError as error:  # the URL itself
         raise SourceError(str(error)) from None
     except Exception as error:

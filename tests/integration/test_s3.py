@@ -203,6 +203,8 @@ def test_folders_are_listed_to_the_bottom_and_in_order(bucket, rasters):
     assert [scene.error for scene in scenes] == [None] * 3
     assert len({scene.checksum for scene in scenes}) == 1  # one content, one ETag
     assert None not in {scene.checksum for scene in scenes}
+    (alone,) = open_source(f"{bucket}/folders/b.tif")
+    assert alone.source_version == scenes[2].source_version
     both = open_source([f"{bucket}/folders/a/", f"{bucket}/folders/"])
     assert [scene.item_id for scene in both] == ["c", "a b", "b"]
     assert both.duplicates == 1
