@@ -292,5 +292,6 @@ def _area(record: SceneRecord, crs: Any) -> BaseGeometry | None:
         footprint = shapely.transform(
             footprint, lambda points: np.column_stack(to_map.transform(*points.T))
         )
-    west, south, east, north = footprint.bounds
-    return footprint.buffer(_TOLERANCE * max(east - west, north - south))
+    # One footprint may lie at both ends of the world.
+    west, south, east, north = shapely.bounds(shapely.get_parts(footprint)).T
+    return footprint.buffer(_TOLERANCE * max(*(east - west), *(north - south)))

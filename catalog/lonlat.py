@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from .spec import BBox
 
+_ROUNDING = 1e-9  # degrees: a tenth of a millimetre beyond ±180 is no second part
+
 
 def ring_polygon(lon: ArrayLike, lat: ArrayLike) -> BaseGeometry:
     """Return what a ring of points encloses, in EPSG:4326.
@@ -45,15 +47,18 @@ def ring_polygon(lon: ArrayLike, lat: ArrayLike) -> BaseGeometry:
 
 def within_world(shape: BaseGeometry) -> BaseGeometry:
     """Return a shape, whose longitudes may lie beyond ±180, cut and moved into range."""
+    import numpy as np
     import shapely
     from shapely.affinity import translate
 
     west, _, east, _ = shape.bounds
     if shape.is_empty or (west >= -180 and east <= 180):
         return shape
+    if west >= -180 - _ROUNDING and east <= 180 + _ROUNDING:
+        return shapely.transform(shape, lambda xy: xy.clip([-180, -np.inf], [180, np.inf]))
     shifts = range(-360 * round(east / 360), 360 * round(-west / 360) + 1, 360)
     world = shapely.box(-180, -90, 180, 90)
-    return shapely.union_all([translate(shape, shift).intersection(world) for shift in shifts])
+    return _polygons([translate(shape, shift).intersection(world) for shift in shifts])
 
 
 def around(shape: BaseGeometry, lon: float) -> BaseGeometry:
@@ -67,7 +72,14 @@ def around(shape: BaseGeometry, lon: float) -> BaseGeometry:
         return shape
     window = shapely.box(low, -90, high, 90)
     turns = range(360 * round((low - 180) / 360), 360 * round((high + 180) / 360) + 1, 360)
-    parts = [translate(shape, turn).intersection(window) for turn in turns]
+    return _polygons([translate(shape, turn).intersection(window) for turn in turns])
+
+
+def _polygons(shapes: list[BaseGeometry]) -> BaseGeometry:
+    """Union of shapes, without lines where they only touch."""
+    import shapely
+
+    parts = shapely.get_parts(shapely.get_parts(shapes)).tolist()
     return shapely.union_all([part for part in parts if part.area > 0])
 
 
@@ -119,8 +131,7 @@ def polygon_of(
         return outline()
     found = within_world(found if found.is_valid else shapely.make_valid(found))
     if found.geom_type not in ("Polygon", "MultiPolygon"):
-        # A point that stands for a place, or the spikes that `make_valid` leaves.
-        found = shapely.union_all([p for p in shapely.get_parts(found).tolist() if p.area > 0])
+        found = _polygons([found])  # a point stands for a place, `make_valid` leaves spikes
     return outline() if found.is_empty else found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .hrefs import public_href, scrub
 from .intervals import format_time, parse_time
+from .lonlat import bounds
 from .records import COLLECTION, SceneRecord
 from .scene import Access, Scene, SideAsset
 from .versions import link_predecessor, predecessor_of
@@ -56,7 +57,7 @@ def to_item(record: SceneRecord, *, collection_id: str) -> dict[str, Any]:
     item = pystac.Item(
         id=scene.id,
         geometry=None if footprint is None else _plain(mapping(footprint)),
-        bbox=None if footprint is None else list(footprint.bounds),
+        bbox=None if footprint is None else list(bounds(footprint)),
         datetime=scene.datetime,
         start_datetime=None if scene.datetime else record.created,
         end_datetime=None if scene.datetime else record.created,

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-from pyproj import CRS, Transformer
+from pyproj import CRS, Geod, Transformer
 
 if TYPE_CHECKING:
     from affine import Affine
     from numpy.typing import NDArray
 
 _EQUAL_AREA = "EPSG:6933"
+_HALF_WORLD = 17_367_530.0
+"""Metres along its equator."""
 _PLANAR_TOLERANCE = 0.01
 
 
@@ -47,7 +49,7 @@ def pixel_area_m2(transform: Affine, size: tuple[int, int], crs: str) -> float:
     x, y = size[0] / 2, size[1] / 2
     xs, ys = np.array([x, x + side, x + side, x]), np.array([y, y, y + side, y + side])
     ring = np.stack(to_map(transform, xs, ys), axis=-1)
-    ground = float(shapely.area(shapely.polygons(_to_equal_area(crs, ring)))) / side**2
+    ground = float(_ground_areas(crs, ring[None])[0]) / side**2
     planar = _planar_area(transform, crs)
     if planar is not None and math.isclose(planar, ground, rel_tol=_PLANAR_TOLERANCE):
         return planar
@@ -79,7 +81,7 @@ def box_areas_m2(
     offsets = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
     ring = centre[:, None, :] + offsets
     x, y = to_map(transform, ring[..., 0], ring[..., 1])
-    ground = shapely.area(shapely.polygons(_to_equal_area(crs, np.stack([x, y], axis=-1))))
+    ground = _ground_areas(crs, np.stack([x, y], axis=-1))
     return (ground / (2 * half) ** 2 * width * height).astype(np.float32)
 
 
@@ -90,9 +92,15 @@ def _planar_area(transform: Affine, crs: str) -> float | None:
     return abs(transform.determinant) * parsed.axis_info[0].unit_conversion_factor ** 2
 
 
-def _to_equal_area(crs: str, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    x, y = transformer(crs, _EQUAL_AREA).transform(points[..., 0], points[..., 1])
-    return np.stack([x, y], axis=-1)
+def _ground_areas(crs: str, rings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ground area of rings (N, 4, 2), in square metres."""
+    x, y = transformer(crs, _EQUAL_AREA).transform(rings[..., 0], rings[..., 1])
+    areas = np.asarray(shapely.area(shapely.polygons(np.stack([x, y], axis=-1))))
+    # Across the antimeridian or around a pole, which the projection tears apart.
+    for row in np.flatnonzero(np.ptp(x, axis=1) > _HALF_WORLD):
+        lon, lat = transformer(crs, "EPSG:4326").transform(*rings[row].T)
+        areas[row] = abs(Geod(ellps="WGS84").polygon_area_perimeter(lon, lat)[0])
+    return areas
 
 
 @lru_cache(maxsize=64)

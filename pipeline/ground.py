@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..catalog.errors import GeosweepError, RasterError
+from ._antimeridian import middle_longitude, near_longitude
 from ._geo import to_map, transformer
 from .crop import EMPTY, PARTLY, WHOLE, Cut
 
@@ -78,7 +79,8 @@ class GroundRaster:
             source = self._opened()
             if source.transform is None or source.crs is None:
                 raise RasterError("it has no georeferencing, so its ground is not known")
-            places = ground_bounds(bounds, header, source.transform, source.crs)
+            lon = middle_longitude(source.transform, source.full_size, source.crs)
+            places = ground_bounds(bounds, header, source.transform, source.crs, lon)
             return self._cut(source, places, windows)
         except GeosweepError as error:
             raise RasterError(f"{self._who}: {error}") from error
@@ -131,7 +133,11 @@ class GroundRaster:
 
 
 def ground_bounds(
-    bounds: NDArray[np.int64], header: SceneHeader, transform: Affine, crs: str
+    bounds: NDArray[np.int64],
+    header: SceneHeader,
+    transform: Affine,
+    crs: str,
+    lon: float | None = None,
 ) -> NDArray[np.int64]:
     """Find the pixels of another raster that cover rectangles of the swept level.
 
@@ -143,6 +149,8 @@ def ground_bounds(
         Of the swept scene.
     transform, crs
         Of the other raster.
+    lon
+        Longitude of its middle, if it is in degrees.
 
     Returns
     -------
@@ -161,6 +169,8 @@ def ground_bounds(
     x, y = to_map(header.transform, xs, ys)
     if crs != header.crs:
         x, y = transformer(header.crs, crs).transform(x, y)
+    if lon is not None:
+        x = near_longitude(np.asarray(x), lon)
     columns, rows = to_map(~transform, np.asarray(x), np.asarray(y))
     known = np.isfinite(columns + rows).all(axis=1, keepdims=True)
     low = np.stack([columns.min(axis=1), rows.min(axis=1)], axis=1)

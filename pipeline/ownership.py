@@ -33,6 +33,8 @@ from shapely.affinity import affine_transform
 
 from ..catalog._scratch import Scratch
 from ..catalog.errors import JobError
+from ..catalog.lonlat import crosses
+from ._antimeridian import METRES_PER_DEGREE, shrunk
 from ._geo import ground_sample_distance
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geosweep")
 
-_METRES_PER_DEGREE = 111_320.0
 SAME_GROUND = 0.9
 """Share of the smaller of two undated scenes that the other covers, from which they are two views."""
 
@@ -170,11 +171,14 @@ class Ownership:
     def _shrink(self, grid: bytes, crs: str, footprint: BaseGeometry) -> BaseGeometry:
         *transform, height, width = _GRID.unpack(grid)
         gsd = ground_sample_distance(Affine(*transform), (width, height), crs)
+        border = self._overlap * gsd / METRES_PER_DEGREE
+        if crosses(footprint):
+            return shrunk(footprint, border)
         # Degrees of longitude are shorter than those of latitude: shrink in a local frame.
         stretch = max(math.cos(math.radians(footprint.centroid.y)), 1e-3)
         local = affine_transform(footprint, [stretch, 0, 0, 1, 0, 0])
-        shrunk = local.buffer(-self._overlap * gsd / _METRES_PER_DEGREE, join_style="mitre")
-        return affine_transform(shrunk, [1 / stretch, 0, 0, 1, 0, 0])
+        inner = local.buffer(-border, join_style="mitre")
+        return affine_transform(inner, [1 / stretch, 0, 0, 1, 0, 0])
 
 
 def _place(scene: Scene) -> _Place | None:

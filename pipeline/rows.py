@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import shapely
 from pyproj import CRS
 
+from ._antimeridian import LONLAT, mend, torn
 from ._geo import box_areas_m2, to_map, transformer
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ _MEANINGS = {
     "score": "the detector's confidence, 0 to 1",
     "area_m2": "ground area of the box in square metres",
     "geometry": "the box in the output CRS",
-    "bbox": "bounds of the geometry",
+    "bbox": "bounds of the geometry; all longitudes for one in two parts at the antimeridian",
 }
 
 
@@ -205,18 +206,25 @@ def box_polygons(
 ) -> NDArray[np.object_]:
     """Polygons (N,) of pixel boxes (N, 4) in the target CRS, counter-clockwise when north is up.
 
-    With `target` None they stay in pixel coordinates.
+    With `target` None they stay in pixel coordinates. A box across the antimeridian is a multipolygon
+    of two parts, as RFC 7946 wants it.
     """
     edges = boxes.astype(np.float64)
     corners = edges[:, [[0, 3], [2, 3], [2, 1], [0, 1]]]
     x, y = corners[..., 0], corners[..., 1]
-    if target is not None:
-        if transform is None or crs is None:
-            raise ValueError("the raster has no georeferencing")
-        x, y = to_map(transform, x, y)
-        if not CRS.from_user_input(crs).equals(CRS.from_user_input(target)):
-            x, y = transformer(crs, target).transform(x, y)
-    return np.asarray(shapely.polygons(np.stack([x, y], axis=-1)))
+    if target is None:
+        return np.asarray(shapely.polygons(np.stack([x, y], axis=-1)))
+    if transform is None or crs is None:
+        raise ValueError("the raster has no georeferencing")
+    x, y = to_map(transform, x, y)
+    there, wanted = (x, y), CRS.from_user_input(target)
+    if not CRS.from_user_input(crs).equals(wanted):
+        x, y = transformer(crs, target).transform(x, y)
+    polygons = np.asarray(shapely.polygons(np.stack([x, y], axis=-1)))
+    if torn(x, wanted).any():
+        lonlat = None if wanted.is_geographic else transformer(crs, LONLAT).transform(*there)
+        mend(polygons, x, y, lonlat, wanted)
+    return polygons
 
 
 def _areas(boxes: NDArray[np.float32], header: SceneHeader, count: int) -> Any:
@@ -257,7 +265,7 @@ def geo_metadata(bounds: Iterable[float] | None, crs: str | None) -> dict[bytes,
     """GeoParquet's metadata for rows within `bounds` (xmin, ymin, xmax, ymax); None without rows."""
     geometry: dict[str, Any] = {
         "encoding": "WKB",
-        "geometry_types": [] if bounds is None else ["Polygon"],
+        "geometry_types": [] if bounds is None else _geometry_types(bounds, crs),
         "crs": None if crs is None else CRS.from_user_input(crs).to_json_dict(),
         "covering": {"bbox": {c: ["bbox", c] for c in ("xmin", "ymin", "xmax", "ymax")}},
     }
@@ -265,6 +273,13 @@ def geo_metadata(bounds: Iterable[float] | None, crs: str | None) -> dict[bytes,
         geometry["bbox"] = [float(value) for value in bounds]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     return {b"geo": json.dumps(geo).encode()}
+
+
+def _geometry_types(bounds: Iterable[float], crs: str | None) -> list[str]:
+    """Boxes are polygons; if they lie all over the world, some may be cut at the antimeridian."""
+    west, _, east, _ = bounds
+    wide = crs is not None and torn(np.array([[west, east]]), CRS.from_user_input(crs)).any()
+    return ["MultiPolygon", "Polygon"] if wide else ["Polygon"]
 
 
 def to_geodataframe(table: pa.Table, crs: str | None) -> gpd.GeoDataFrame:
