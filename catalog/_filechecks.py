@@ -10,6 +10,7 @@ from ._datafile import FileCheck, check_file
 from ._scratch import Scratch
 from .errors import OutputError
 from .records import item_key, own_file
+from .sharedfiles import is_shared_file
 from .stacitems import from_item
 from .storage import MissingKeyError
 from .versions import kept_data, kept_items
@@ -42,6 +43,8 @@ class FileChecks:
         Rows that repeat a detection_id of their own file.
     dead
         Rows in shared files of scenes that were replaced since.
+    unused
+        Shared files that no scene is in any more.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class FileChecks:
         self._known: set[str] = set()
         self.repeated = 0
         self.dead = 0
+        self.unused = 0
 
     def add(self, record: SceneRecord, item: dict[str, Any]) -> None:
         """Check a scene's own file now; a shared one later, in `finish`."""
@@ -82,7 +86,11 @@ class FileChecks:
             self._check(key, records, shared=True, elsewhere=kept.get(key, 0))
         self._shared.close()
         for key in self._storage.list("data", ".parquet"):
-            if key not in self._known and key not in kept:
+            if key in self._known or key in kept:
+                continue
+            if is_shared_file(key):
+                self.unused += 1
+            else:
                 self._note("files", key, "no item points to it, so no reader counts it")
 
     def _check(

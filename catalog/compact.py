@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from ._hilbert import hilbert_distances
 from ._scratch import Scratch
 from .records import Records, is_own_file, item_key, record_errors
-from .sharedfiles import Member, member_of_item
+from .sharedfiles import SHARED, Member, is_shared_file, member_of_item
 from .stacitems import FILE
 from .versions import kept_data, kept_items
 
 if TYPE_CHECKING:
     from .storage import Storage
 
-SHARED = "part-"
 MADE_FOR = b"geosweep:target_size"
 """Key of the target size in a shared file's parquet metadata."""
 
@@ -93,9 +92,7 @@ class Shelf:
         Reads a shared file's footer.
     """
 
-    def __init__(
-        self, storage: Storage, target: int, footer: Callable[[str], Footer]
-    ) -> None:
+    def __init__(self, storage: Storage, target: int, footer: Callable[[str], Footer]) -> None:
         self._storage = storage
         self._records = Records(storage)
         self._target = target
@@ -186,7 +183,7 @@ class Shelf:
                 (key,),
             ):
                 continue
-            if key.rpartition("/")[2].startswith(SHARED) or self._superseded(key):
+            if is_shared_file(key) or self._superseded(key):
                 yield key, True
                 continue
             item = self._records.read_item(_scene_and_version(key)[0])

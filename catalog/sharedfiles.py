@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .records import SceneRecord
     from .storage import Storage
 
+SHARED = "part-"
+"""How the names of shared files begin."""
+
 _TABLE = "CREATE TABLE member (data TEXT, scene_id TEXT, version TEXT, rows INTEGER)"
 
 
@@ -27,6 +30,11 @@ class Member(NamedTuple):
     def alone(self) -> bool:
         """Whether the file is the scene's own."""
         return is_own_file(self.data, self.scene_id, self.version)
+
+
+def is_shared_file(key: str) -> bool:
+    """Whether compaction made the data file under this key."""
+    return key.rpartition("/")[2].startswith(SHARED)
 
 
 class FileRows(NamedTuple):

@@ -117,6 +117,11 @@ class _Validation:
                 "and geosweep catalog compact drops them"
             )
         self._older()
+        if files.unused:
+            self._check.notes.append(
+                f"{files.unused:,} files of data/ were shared by scenes that are elsewhere now; geosweep "
+                "catalog compact removes them"
+            )
         self._snapshot()
         self._run_report()
         if self._schemas.skipped:

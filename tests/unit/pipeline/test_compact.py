@@ -254,6 +254,22 @@ def test_files_that_a_kept_version_points_to_stay(tmp_path):
     assert table.num_rows == 9
 
 
+def test_a_shared_file_that_all_scenes_have_left_is_noted_and_removed(tmp_path):
+    storage, collection, committer = many_scenes(tmp_path, [9] * 2)
+    compact(storage, collection)
+    (shared,) = data_files(tmp_path)
+    for number in range(2):
+        commit(committer, scene_at(number, updated="2024-05-01T00:00:00Z"), 2)
+    write_snapshot(storage)
+    assert shared in data_files(tmp_path)
+    assert_sound(storage)
+    check = validate_output(storage, collection, fetch_schemas=False)
+    assert any("shared by scenes that are elsewhere now" in note for note in check.notes)
+    assert compact(storage, collection).removed == 3
+    assert len(data_files(tmp_path)) == 1
+    assert rows_of(tmp_path).scene_id.tolist().count("s1") == 2
+
+
 class Broken:
     """A storage that fails from the given change on, beside the leases'."""
 
