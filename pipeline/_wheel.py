@@ -18,6 +18,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _PACKAGES = ("actors", "catalog", "models", "pipeline")
+KEPT = 5
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The first moment that a zip file can name: the same files are to make the same wheel."""
 
@@ -60,7 +61,15 @@ def geosweep_wheel(folder: Path | None = None) -> Path:
             Path(draft).replace(wheel)
         finally:
             Path(draft).unlink(missing_ok=True)
+        _prune(folder)
     return wheel
+
+
+def _prune(folder: Path) -> None:
+    """Remove all wheels but the latest: whoever develops makes a new one with every change."""
+    wheels = sorted(folder.glob("geosweep-*.whl"), key=lambda path: path.stat().st_mtime)
+    for wheel in wheels[:-KEPT]:
+        wheel.unlink(missing_ok=True)
 
 
 def _cache_folder() -> Path:

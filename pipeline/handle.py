@@ -231,16 +231,18 @@ def _exit_code(info: Any) -> int:
 
 
 def _reason(info: Any, log: str) -> str:
-    """Why a job failed, in a sentence: geosweep's own, or else Ray's."""
-    said = [line for line in log.splitlines() if line.startswith(SAID)]
+    """Why a job failed, in a sentence: geosweep's own, or else the last that it or Ray said."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith(SAID)]
     if said:
         return said[-1].removeprefix(SAID)
-    if _exit_code(info) == 1:
+    if any(line.startswith(REPORT) for line in lines):
         return "Some scenes failed."
-    lines = str(info.message or "").strip().splitlines()
-    return (
-        f"The job ended with {lines[0].rstrip('.')}." if lines else "The job ended without a word."
-    )
+    if info.driver_exit_code is not None and lines:
+        return f"It ended with exit code {info.driver_exit_code}: {lines[-1].rstrip('.')}."
+    # Ray tells of its own failures in many lines, of which the first says what happened.
+    message = str(info.message or "").strip().splitlines() or ["it gave no reason"]
+    return f"Ray ended it: {message[0].rstrip('.')}."
 
 
 def _error_of(exit_code: int) -> type[GeosweepError]:

@@ -42,7 +42,8 @@ def submit(
     """Run a job on a Ray cluster, and come back at once.
 
     The job's content travels, not its file; a file of `source.intersects` goes along. The same job,
-    submitted again while it runs, is not started twice: the handle is that of the running one.
+    submitted again while it runs, is not started twice: the handle is that of the running one, whose
+    modules and options stand.
 
     Parameters
     ----------

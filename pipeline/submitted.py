@@ -27,8 +27,9 @@ def main(file: str) -> int:
     try:
         return _run(Path(file))
     except ModuleNotFoundError as error:
+        package = (error.name or str(error)).partition(".")[0]
         _say(
-            f"the cluster's image has no package {error.name!r}; build the image with geosweep's "
+            f"the cluster's image has no package {package!r}; build the image with geosweep's "
             "dependencies, or ship your own module with --py-module."
         )
         return ClusterError.exit_code

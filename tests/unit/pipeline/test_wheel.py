@@ -5,7 +5,7 @@ import subprocess
 import sys
 import zipfile
 
-from geosweep.pipeline._wheel import content_hash, geosweep_wheel
+from geosweep.pipeline._wheel import KEPT, content_hash, geosweep_wheel
 from tests.rayhead import ROOT
 
 
@@ -23,6 +23,18 @@ def test_a_wheel_is_made_once_for_a_content(tmp_path):
 def test_it_is_kept_in_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert geosweep_wheel().parent == tmp_path / "geosweep" / "wheels"
+
+
+def test_the_cache_does_not_grow(tmp_path):
+    for number in range(KEPT + 2):
+        old = tmp_path / f"geosweep-0.0.{number}-py3-none-any.whl"
+        old.touch()
+        os.utime(old, (number, number))
+    wheel = geosweep_wheel(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert wheel.name in left
+    assert len(left) == KEPT
+    assert "geosweep-0.0.0-py3-none-any.whl" not in left
 
 
 def test_pip_installs_it_alone_and_what_is_installed_ships_itself(tmp_path):
