@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -128,11 +129,8 @@ def _expand(name: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _expand_remote(name: str) -> Iterator[tuple[str, str | None]]:
-    if is_listable(name) and is_folder(name):
-        rasters = list(list_folder(name, RASTER_SUFFIXES))
-        if not rasters:
-            raise _no_raster(public_href(name))
-        yield from rasters
+    if is_listable(name):
+        yield from _expand_object(name)
     elif urlsplit(name).path.endswith("/"):
         raise SourceError(
             f"{public_href(name)} is a folder on a web server, which can't be listed: name its "
@@ -140,6 +138,20 @@ def _expand_remote(name: str) -> Iterator[tuple[str, str | None]]:
         )
     else:
         yield name, None
+
+
+def _expand_object(name: str) -> Iterator[tuple[str, str | None]]:
+    if is_folder(name):
+        rasters = list(list_folder(name, RASTER_SUFFIXES))
+        if not rasters:
+            raise _no_raster(public_href(name))
+        yield from rasters
+        return
+    rasters = []
+    if not PurePosixPath(name).suffix:  # a folder whose slash was forgotten, or an odd raster
+        with suppress(SourceError):  # rasters may be read where folders may not be listed
+            rasters = list(list_folder(name, RASTER_SUFFIXES))
+    yield from rasters or [(name, None)]
 
 
 def _no_raster(folder: str) -> SourceError:

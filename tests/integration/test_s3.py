@@ -205,11 +205,14 @@ def test_folders_are_listed_to_the_bottom_and_in_order(bucket, rasters):
     assert None not in {scene.checksum for scene in scenes}
     (alone,) = open_source(f"{bucket}/folders/b.tif")
     assert alone.source_version == scenes[2].source_version
+    assert [scene.item_id for scene in open_source(f"{bucket}/folders")] == ["a b", "c", "b"]
     both = open_source([f"{bucket}/folders/a/", f"{bucket}/folders/"])
     assert [scene.item_id for scene in both] == ["c", "a b", "b"]
     assert both.duplicates == 1
     with pytest.raises(SourceError, match="s3://geosweep/folders/empty/ holds no raster"):
         open_source(f"{bucket}/folders/empty/")
+    (scene,) = open_source(f"{bucket}/folders/nothing")  # not a folder, so a raster that is missing
+    assert scene.error is not None
 
 
 def test_catalogs_in_the_bucket_are_sources(bucket, imagery, rasters):
