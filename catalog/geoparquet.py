@@ -24,7 +24,7 @@ _TOP = ("type", "stac_version", "stac_extensions", "id", "collection", "links", 
 _TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
 _JSON = ("geosweep:extra",)  # free-form: two items may hold different types under one name
 _BATCH = 1000
-_BATCHES_OF_GROUP = 20
+_BATCHES_OF_GROUP = 5
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -44,7 +44,7 @@ def read_items(file: Path | BinaryIO) -> Iterator[dict[str, Any]]:
         raise ValueError(f"it has no column {', '.join(sorted(missing))}")
     for batch in parquet.iter_batches(_BATCH):
         for row in batch.to_pylist():
-            yield _item(row)
+            yield item_of_row(row)
 
 
 def read_keys(file: Path | BinaryIO) -> Iterator[tuple[str | None, str]]:
@@ -166,7 +166,8 @@ def _metadata(kinds: set[str]) -> dict[bytes, bytes]:
     return {b"geo": json.dumps(geo).encode(), b"stac-geoparquet": json.dumps(stac).encode()}
 
 
-def _item(row: dict[str, Any]) -> dict[str, Any]:
+def item_of_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the item that a row of a stac-geoparquet file is; takes the row apart."""
     import shapely
     from shapely.geometry import mapping
 

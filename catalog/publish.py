@@ -141,7 +141,8 @@ class _Publishing:
         self._base = base
         self._failed = failed
         self._dry_run = dry_run
-        # What the API has: `state` is 0 for items that the output hasn't got, 1 for those it has.
+        # What the API has: `state` is 0 for items that the output hasn't got, 1 for those it has, and
+        # 2 for scenes that failed since they were published.
         self._there = Scratch(
             "CREATE TABLE there (id TEXT PRIMARY KEY, mark TEXT, state INTEGER) WITHOUT ROWID"
         )
@@ -240,7 +241,8 @@ class _Publishing:
         report = self.report
         report.refused += len(refused)
         report.problems += refused[: _MOST_PROBLEMS - len(report.problems)]
-        if report.refused >= _MOST_PROBLEMS and not report.created + report.updated:
+        taken = report.created + report.updated + report.unchanged
+        if report.refused >= _MOST_PROBLEMS and not taken:
             name, reason = report.problems[0]
             raise OutputError(f"{reason} ({name}); no item was taken, so the rest was not tried")
 
