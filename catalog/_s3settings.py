@@ -25,7 +25,8 @@ def s3_endpoint() -> str | None:
     """
     name, value = _endpoint()
     if value and not value.startswith(("http://", "https://")):
-        raise JobError(f"{name} is '{value}', but must be a URL such as http://localhost:9000")
+        shown = value.rpartition("@")[2]
+        raise JobError(f"{name} is '{shown}', but must be a URL such as http://localhost:9000")
     return value or None
 
 

@@ -38,7 +38,7 @@ def fault(error: BaseException) -> str:
         "UnauthenticatedError",
     ):
         return "access denied, check the credentials in the environment"
-    server = _first(_URI, text)
+    server = scrub(_first(_URI, text))
     if server and "error sending request" in text:
         why = _first(_SYSTEM, text)
         return f"{server} does not answer" + (f" ({why})" if why else "")

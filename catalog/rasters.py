@@ -133,8 +133,8 @@ def _expand_remote(name: str) -> Iterator[tuple[str, str | None]]:
         yield from _expand_object(name)
     elif urlsplit(name).path.endswith("/"):
         raise SourceError(
-            f"{public_href(name)} is a folder on a web server, which can't be listed: name its "
-            "rasters one by one, or give a STAC catalog of them as source.stac"
+            f"{public_href(name)} is a folder that can't be listed, as those of s3://, gs:// and az:// "
+            "can: name its rasters one by one, or give a STAC catalog of them as source.stac"
         )
     else:
         yield name, None

@@ -52,13 +52,15 @@ def test_what_the_user_says_to_gdal_stands(monkeypatch):
 
 
 def test_an_endpoint_that_is_no_url_is_refused(monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "me:hushhush@localhost:9000")
     with pytest.raises(JobError, match=r"AWS_ENDPOINT_URL is 'localhost:9000'.* must be a URL"):
         open_storage("s3://bucket/out")
 
 
 def test_folders_on_web_servers_are_refused():
-    with pytest.raises(SourceError, match=r"https://example.org/a/ is a folder on a web server"):
+    with pytest.raises(
+        SourceError, match=r"https://example.org/a/ is a folder that can't be listed"
+    ):
         open_source("https://me:hushhush@example.org/a/")
 
 
@@ -78,6 +80,10 @@ ANSWER = (
             "http://localhost:9000 answered 503 (SlowDown)",
         ),
         ("Error performing PUT http://169.254.169.254/latest/api/token in 1s", "no credentials"),
+        (
+            "Error performing GET http://me:hushhush@host:9/b in 1s - HTTP error: error sending request",
+            "http://host:9 does not answer",
+        ),
         ("boom https://host/x?X-Amz-Signature=hushhush\nmore", "boom https://host/x"),
     ],
 )
