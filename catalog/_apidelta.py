@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ._scratch import Scratch
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from .sources import Source
 
 Item = dict[str, Any]
+Expression = dict[str, Any]
 
 OVERLAP = timedelta(hours=1)
 """How far back before the latest known `updated` a search begins: servers stamp items before they show
 them, and several writers don't finish in the order in which they stamped."""
 
 EVERYTHING = ".."
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _FIELDS = (
     "id",
@@ -70,7 +72,16 @@ def api_delta(source: Source, plan: PlanFile | None, since: str | None) -> ApiDe
     api = source.api()
     if api is None or not (api.conforms("filter") and api.conforms("fields")):
         return None
-    return ApiDelta(source, api, plan, start)
+    known = EPOCH if plan.watermark is None else parse_time(plan.watermark) - OVERLAP
+    for form in (_as_text, _as_timestamp):
+        if _finds(api, source, form(known)):
+            log.info("asking for items that were updated since %s", format_time(start))
+            return ApiDelta(source, api, plan, form(start))
+    log.warning(
+        "%s finds nothing by `updated`, not even what it gave before: everything is looked at",
+        source.describe(),
+    )
+    return None
 
 
 class ApiDelta:
@@ -80,19 +91,20 @@ class ApiDelta:
     ----------
     source, api, plan
         As in `api_delta`.
-    start
-        Items are searched that were updated then or later.
+    recent
+        CQL2 that finds the items that were updated of late.
     """
 
-    def __init__(self, source: ItemSource, api: StacApi, plan: PlanFile, start: datetime) -> None:
+    def __init__(
+        self, source: ItemSource, api: StacApi, plan: PlanFile, recent: Expression
+    ) -> None:
         self._source = source
         self._api = api
         self._plan = plan
-        self._start = start
+        self._recent = recent
 
     def scenes(self) -> Iterator[Scene]:
         """Yield every present scene once: the updated ones, the known ones, the unknown ones."""
-        log.info("searching for items updated since %s", format_time(self._start))
         items = Scratch(
             "CREATE TABLE items (collection TEXT, id TEXT, wanted INTEGER, given INTEGER DEFAULT 0, "
             "PRIMARY KEY (id, collection)) WITHOUT ROWID"
@@ -119,13 +131,8 @@ class ApiDelta:
             yield item.get("collection") or "", item["id"], self._source.wants(item)
 
     def _updated(self) -> Iterator[tuple[Item, str]]:
-        since = {
-            "op": ">=",
-            "args": [{"property": "updated"}, {"timestamp": format_time(self._start)}],
-        }
-        own = self._source.query.filter
-        both = since if own is None else {"op": "and", "args": [own, since]}
-        return self._api.search(replace(self._source.query, filter=both))
+        query = self._source.query
+        return self._api.search(replace(query, filter=_both(query.filter, self._recent)))
 
     def _known(self, items: Scratch, ids: SceneIds) -> Iterator[Scene]:
         for scene in self._plan.scenes():
@@ -142,6 +149,35 @@ class ApiDelta:
         for first in range(0, len(names), _IDS_PAGE):
             asked = tuple(names[first : first + _IDS_PAGE])
             yield from self._api.search(replace(self._source.query, ids=asked))
+
+
+def _as_text(moment: datetime) -> Expression:
+    # What pgstac can do where nobody told it that `updated` is a time; others take text for times.
+    return {"op": ">=", "args": [{"property": "updated"}, format_time(moment)]}
+
+
+def _as_timestamp(moment: datetime) -> Expression:
+    return {"op": ">=", "args": [{"property": "updated"}, {"timestamp": format_time(moment)}]}
+
+
+def _finds(api: StacApi, source: ItemSource, recent: Expression) -> bool:
+    """Whether a server finds any item this way; one that compares other types may find none.
+
+    The item with the plan's watermark is found by what works, unless it is gone.
+    """
+    from .apihttp import ApiStatusError
+
+    query = replace(
+        source.query, filter=_both(source.query.filter, recent), fields=_FIELDS, limit=1
+    )
+    try:
+        return any(True for _ in api.search(query))
+    except ApiStatusError:
+        return False
+
+
+def _both(one: Expression | None, other: Expression) -> Expression:
+    return other if one is None else {"op": "and", "args": [one, other]}
 
 
 def _first_time(entries: Iterable[tuple[Item, str]], items: Scratch) -> Iterator[tuple[Item, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,6 +21,7 @@ from shapely.geometry import mapping
 from geosweep.catalog import open_storage
 from geosweep.catalog.header import outline
 from geosweep.pipeline import Job
+from tests import stacservers
 from tests.detectors import grey, paint_patches
 from tests.rasters import UTM, write_raster
 
@@ -149,10 +152,15 @@ class World:
             "assets": {"image": {"href": self._href.format(_file(name)), "type": "image/tiff"}},
         }
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """The job's source."""
+        return {"stac": str(self.items)}
+
     def _job(self, output: Path) -> dict[str, Any]:
         return {
             "name": "world",
-            "source": {"stac": str(self.items)},
+            "source": self.source,
             "windows": {"size": 200, "overlap": 0.15},
             "detector": {"model": f"tests.detectors:{self.detector}"},
             "output": {"path": str(output)},
@@ -169,6 +177,61 @@ class World:
         beside = path.with_suffix(".new")
         shutil.copyfile(_rendered(entry.place, entry.content), beside)
         beside.replace(path)
+
+
+class ApiWorld(World):
+    """The same behind a STAC API with transactions, in a collection of its own.
+
+    Parameters
+    ----------
+    folder
+        For rasters and the output.
+    api
+        URL to write to.
+    collection
+        Its name, which nobody else uses.
+    asked
+        URL that the job names, if that is another one.
+    """
+
+    def __init__(self, folder: Path, api: str, collection: str, asked: str | None = None) -> None:
+        super().__init__(folder, href=f"file://{folder}/{{}}.tif")
+        self._items = f"{api}/collections/{collection}/items"
+        self._collection = collection
+        self._asked = asked or api
+        self._there: dict[str, dict[str, Any]] = {}
+        send(f"{api}/collections", stacservers.collection(collection))
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return {"stac": self._asked, "collections": [self._collection]}
+
+    def publish(self) -> None:
+        """Bring the API's items to what they are to be."""
+        wanted = {name: self.item(name) for name in self.entries}
+        for name, item in wanted.items():
+            if name not in self._there:
+                send(self._items, item)
+            elif item != self._there[name]:
+                send(f"{self._items}/{name}", item, "PUT")
+        for name in self._there.keys() - wanted.keys():
+            send(f"{self._items}/{name}", None, "DELETE")
+        self._there = wanted
+
+    def item(self, name: str) -> dict[str, Any]:
+        return super().item(name) | {"collection": self._collection}
+
+
+def send(url: str, document: dict[str, Any] | None, method: str = "POST") -> None:
+    """Create, replace or delete by the API's transaction extension."""
+    data = None if document is None else json.dumps(document).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60):
+            pass
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{method} {url}: {error.read().decode()[:2000]}") from None
 
 
 def _file(name: str) -> str:

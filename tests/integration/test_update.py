@@ -277,6 +277,17 @@ def test_readers_see_old_or_new(world):
     assert len({version for version, _ in seen}) > 2
 
 
+def test_ray_keeps_old_versions_too(world, ray_cluster):
+    one_pass(world)
+    before = records(world)
+    world.set("i1", content=1)
+    world.publish()
+    result = update(world.job, engine="ray", keep_old=True, progress=False)
+    assert result.counts["changed"] == 1
+    assert_linked(world, "i1", [before["i1"].version, records(world)["i1"].version])
+    assert_sound(world)
+
+
 def test_the_command(world):
     job_file = str(world.write_job())
     runner = CliRunner()
