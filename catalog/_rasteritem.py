@@ -10,6 +10,7 @@ from .errors import SourceError
 from .fetch import iter_bytes
 from .header import Header, Transform, header_of, outline
 from .hrefs import local_path, public_href
+from .lonlat import bounds
 from .stacitems import FILE, PROJECTION
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def raster_item(
         "assets": {ASSET: asset},
     }
     if footprint is not None:
-        item["bbox"] = _bbox(footprint)
+        item["bbox"] = list(bounds(footprint))
     return item
 
 
@@ -191,16 +192,3 @@ def _number(value: float) -> float | int | str:
         return "inf" if value > 0 else "-inf"
     # Readers of JSON take larger numbers for floats anyway, and parquet has no integers for them.
     return int(value) if float(value).is_integer() and abs(value) <= _EXACT else value
-
-
-def _bbox(footprint: Any) -> list[float]:
-    """Bounds as GeoJSON wants them: west is greater than east across the antimeridian."""
-    west, south, east, north = footprint.bounds
-    parts = getattr(footprint, "geoms", None)
-    if parts is not None and west == -180 and east == 180:
-        # Two halves meet at the antimeridian: what matters is where each ends away from it.
-        eastern = [part.bounds[0] for part in parts if part.bounds[2] == 180]
-        western = [part.bounds[2] for part in parts if part.bounds[0] == -180]
-        if eastern and western and min(eastern) > max(western):
-            return [min(eastern), south, max(western), north]
-    return [west, south, east, north]
