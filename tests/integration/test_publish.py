@@ -8,9 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import geopandas
+import pandas as pd
+import pyarrow.parquet as pq
 import pystac_client
 import pytest
 import shapely
+from pystac.extensions.file import FileExtension
+from pystac.extensions.mlm import MLMExtension
+from pystac.extensions.table import TableExtension
 from typer.testing import CliRunner
 
 from geosweep.catalog import (
@@ -25,8 +30,12 @@ from geosweep.catalog import (
     write_collection,
     write_snapshot,
 )
+from geosweep.catalog.stacitems import multihash
+from geosweep.pipeline import run
 from geosweep.pipeline.cli import app
+from geosweep.pipeline.compaction import compact
 from tests.outputs import make_output
+from tests.scenes import job_over, painted_scene
 from tests.stacservers import collection, post, proxy_server, rustac_server
 from tests.unit.catalog.helpers import make_item
 
@@ -208,6 +217,36 @@ def test_hrefs_are_those_that_others_use(tmp_path, api):
     assert "HUSH" not in str(error.value)
     with pytest.raises(OutputError, match="--href tiles/out is no URL"):
         publish(storage, api, href="tiles/out")
+
+
+def test_a_run_compacted_and_gone_on_with_is_published_as_it_is(tmp_path, api):
+    out = tmp_path / "out"
+    rasters = [painted_scene(tmp_path, number) for number in range(3)]
+    run(job_over(rasters[:2], out, name="pub-run"), engine="local", progress=False)
+    storage = open_storage(out)
+    assert publish(storage, api).created == 2
+    found = served(api, "pub-run")
+    assert {TableExtension.ext(item).row_count for item in found.values()} == {54}
+    compact(storage, read_collection(storage))
+    assert publish(storage, api).updated == 2
+    run(job_over(rasters, out, name="pub-run"), engine="local", progress=False)
+    report = publish(storage, api)
+    assert (report.created, report.unchanged) == (1, 2)
+    items = served(api, "pub-run")
+    hrefs = {item.assets["data"].href for item in items.values()}
+    assert len(items) == 3 and len(hrefs) == 2  # two scenes share a file
+    rows = pd.concat(geopandas.read_parquet(href) for href in sorted(hrefs))
+    for name, item in items.items():
+        table = TableExtension.ext(item)
+        assert (rows["scene_id"] == name).sum() == table.row_count
+        data = Path(item.assets["data"].href)
+        assert FileExtension.ext(item.assets["data"]).checksum == multihash(data)
+        assert [column.name for column in table.columns] == pq.read_schema(data).names
+    collection = pystac_client.Client.open(api.target).get_collection("pub-run")
+    assert MLMExtension.ext(collection).output[0].name == "detector"
+    west, south, east, north = rows.total_bounds
+    box = collection.extent.spatial.bboxes[0]
+    assert box[0] <= west and box[1] <= south and box[2] >= east and box[3] >= north
 
 
 def test_a_collection_of_somebody_else_is_left_alone(tmp_path, api):
