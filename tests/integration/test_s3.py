@@ -113,6 +113,7 @@ def test_commands_that_read_outputs_read_them_in_the_bucket(output, tmp_path):
     assert "data:image/" in (tmp_path / "map.html").read_text(), "the imagery was not read"
 
 
+@pytest.mark.ray
 def test_a_killed_run_is_finished_by_two_at_once(bucket, imagery, local_rows, tmp_path):
     """The first ends by SIGKILL. A Ray cluster goes on, and then this process beside it."""
     out = f"{bucket}/resumed"

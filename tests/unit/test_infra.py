@@ -195,7 +195,10 @@ def test_the_cronjob_never_overlaps_and_retries_what_a_retry_helps():
         "operator": "In",
         "values": [1, 2],
     }
-    assert ignore == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    assert ignore == {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
     assert job["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy needs it
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
