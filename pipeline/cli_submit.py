@@ -131,7 +131,7 @@ def stop(job_id: IdArgument, address: AddressOption = None) -> None:
 
 def _follow(handle: JobHandle) -> None:
     try:
-        code = handle.follow()
+        code = _show(handle)
     except KeyboardInterrupt:
         err.print(
             f"geosweep: the job goes on; see `geosweep status {handle.id}`, or end it with "
@@ -143,6 +143,16 @@ def _follow(handle: JobHandle) -> None:
         raise typer.Exit(130) from None
     if code:
         raise typer.Exit(code)
+
+
+def _show(handle: JobHandle) -> int:
+    """Follow a job: bars on a terminal, plain lines elsewhere."""
+    if not out.is_terminal:
+        return handle.follow()
+    from .progress import FollowedLog
+
+    with FollowedLog(out) as log:
+        return handle.follow(log)
 
 
 def _table(state: JobState) -> Table:

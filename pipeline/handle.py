@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..catalog.errors import ClusterError, GeosweepError
 from ._bundle import INTERRUPTED, REPORT, SAID
@@ -26,6 +26,14 @@ STOP_SECONDS = 30
 
 _POLL_SECONDS = 1.0
 _CLUSTER_ERROR = ClusterError.exit_code
+
+
+class Writer(Protocol):
+    """Takes text, such as an open file."""
+
+    def write(self, text: str, /) -> object:
+        """Take a line."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +136,15 @@ class JobHandle:
         """The log so far."""
         return "".join(_readable([self._api.logs(self.id)]))
 
-    def follow(self, out: TextIO | None = None) -> int:
-        """Write the log as it grows, to `out` or standard output, until the job has ended.
+    def follow(self, out: Writer | None = None) -> int:
+        """Write the log as it grows until the job has ended.
 
         A connection that drops is made again. Interrupting ends the following, not the job.
+
+        Parameters
+        ----------
+        out
+            Where each line is written, with its end; default is standard output.
 
         Returns
         -------
@@ -146,7 +159,8 @@ class JobHandle:
         target = out or sys.stdout
         for line in _readable(self._api.tail(self.id)):
             target.write(line)
-            target.flush()
+            if target is sys.stdout:
+                sys.stdout.flush()
         return _exit_code(self._api.info(self.id))
 
     def stop(self) -> bool:

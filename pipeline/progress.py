@@ -49,11 +49,14 @@ class RunNumbers:
     detections: int
 
     def __str__(self) -> str:
-        return (
-            f"progress: {self.scenes_done} of {self.scenes} scenes ({self.failed} failed), "
-            f"{self.windows} windows ({self.windows_per_second:.1f}/s), "
-            f"{self.detections} detections"
-        )
+        scenes = f"{self.scenes_done} of {self.scenes} scenes ({self.failed} failed)"
+        return f"progress: {scenes}, {self.work}"
+
+    @property
+    def work(self) -> str:
+        """The part of the line that is not about scenes."""
+        windows = f"{self.windows} windows ({self.windows_per_second:.1f}/s)"
+        return f"{windows}, {self.detections} detections"
 
     @classmethod
     def parse(cls, log: str) -> RunNumbers | None:
@@ -69,6 +72,52 @@ class RunNumbers:
     def to_dict(self) -> dict[str, float]:
         """As plain numbers."""
         return asdict(self)
+
+
+def scene_bars(console: Console) -> Progress:
+    """A bar of scenes with the time that is left; its tasks have a field ``detail``."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("scenes  {task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+class FollowedLog:
+    """A run's log on a terminal: lines of progress move a bar below the others.
+
+    Parameters
+    ----------
+    console
+        The terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._bars = scene_bars(console)
+        self._task = self._bars.add_task("sweeping", total=None, visible=False, detail="")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def write(self, line: str) -> None:
+        """Show a whole line of the log."""
+        numbers = RunNumbers.parse(line)
+        if numbers is None:
+            # Before the bar, which stays below; a log is text, whatever stands in it.
+            console = self._bars.console
+            console.print(line, end="", markup=False, highlight=False, soft_wrap=True)
+            return
+        done, total = numbers.scenes_done, numbers.scenes
+        detail = numbers.work
+        self._bars.update(self._task, completed=done, total=total, visible=True, detail=detail)
 
 
 class RunProgress:
@@ -94,15 +143,7 @@ class RunProgress:
         self._windows = self._detections = 0
         self._start = self._last_line = time.monotonic()
         if show and console.is_terminal:
-            self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("scenes  {task.fields[detail]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=console,
-            )
+            self._bars = scene_bars(console)
             self._task = self._bars.add_task("sweeping", total=total, detail="")
 
     def __enter__(self) -> Self:
@@ -153,12 +194,7 @@ class RunProgress:
     def _show(self) -> None:
         now = time.monotonic()
         if self._bars is not None:
-            shown = self.numbers
-            detail = (
-                f"{shown.windows} windows ({shown.windows_per_second:.1f}/s), "
-                f"{shown.detections} detections"
-            )
-            self._bars.update(self._task, completed=self._done, detail=detail)
+            self._bars.update(self._task, completed=self._done, detail=self.numbers.work)
         elif self._lines and now - self._last_line >= self._every:
             self._last_line = now
             log.info("%s", self.numbers)

@@ -128,7 +128,7 @@ def submission_id(job: Job) -> str:
     text = json.dumps(_stable(content), sort_keys=True)
     name = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:40]
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return "-".join(filter(None, ("geosweep", name, digest)))
+    return "-".join(dict.fromkeys(filter(None, ("geosweep", name, digest))))
 
 
 def _attempts(api: JobsApi, base: str) -> tuple[str | None, int]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from geosweep.catalog.errors import JobError
 from geosweep.pipeline import progress as module
 from geosweep.pipeline.commit import SceneOutcome
-from geosweep.pipeline.progress import RunNumbers, RunProgress
+from geosweep.pipeline.progress import FollowedLog, RunNumbers, RunProgress
 
 DONE = SceneOutcome("a", "succeeded", {}, {})
 FAILED = SceneOutcome("b", "failed", {}, {}, "cut short")
@@ -87,3 +87,19 @@ def test_an_error_in_the_run_leaves_the_terminal_in_order():
 
 def test_nothing_to_do_is_shown_as_done():
     assert "0/0" in show(terminal=True, total=0, outcomes=())
+
+
+def test_a_log_that_is_followed_is_shown_whole_with_a_bar():
+    text = StringIO()
+    console = Console(file=text, force_terminal=True, width=140)
+    with FollowedLog(console) as log:
+        log.write("detectors: [bold]cpu[/bold]\n")
+        log.write(f"{RunNumbers(3, 12, 0, 40, 2.5, 99)}\n")
+        log.write("x" * 300 + "\n")
+        log.write(f"{RunNumbers(12, 12, 0, 160, 2.5, 400)}\n")
+    shown = text.getvalue()
+    assert "detectors: [bold]cpu[/bold]" in shown
+    assert "x" * 300 in shown
+    assert "progress:" not in shown
+    assert "12/12" in shown
+    assert "160 windows (2.5/s), 400 detections" in shown
