@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -73,6 +74,26 @@ def iter_bytes(href: str) -> Iterator[bytes]:
     except Exception as error:
         reason = scrub(str(error)).splitlines()[0] if str(error) else type(error).__name__
         raise SourceError(f"{public_href(href)} can't be read: {reason}") from None
+
+
+def temporary_copy(href: str) -> Any:
+    """Return an open temporary file with the content of a remote one, which memory might not hold.
+
+    Raises
+    ------
+    SourceError
+        As `read_bytes` does.
+    """
+    copy = tempfile.NamedTemporaryFile(prefix="geosweep-")  # noqa: SIM115
+    try:
+        for piece in iter_bytes(href):
+            copy.write(piece)
+    except SourceError:
+        copy.seek(0)
+        copy.truncate()
+        copy.write(read_bytes(href))  # which tries again, and knows best what is wrong
+    copy.flush()
+    return copy
 
 
 def http_headers(href: str) -> Mapping[str, str]:

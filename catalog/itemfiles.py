@@ -7,16 +7,17 @@ import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from .errors import SourceError
-from .fetch import read_bytes
+from .fetch import read_bytes, temporary_copy
 from .hrefs import is_remote, local_path, public_href
 from .query import Query
 
 if TYPE_CHECKING:
     from .api import StacApi
+    from .itemcolumns import CompleteRow
 
 Item = dict[str, Any]
 Key = tuple[str | None, str]
@@ -68,6 +69,7 @@ class ItemFile:
         self.name = public_href(self.href)
         self._suffix = href_suffix(self.href)
         self._spool: Any = None
+        self._copy: Any = None
 
     def keys(self) -> Iterator[Key]:
         """Yield (collection, id) of every item, duplicates included."""
@@ -86,6 +88,9 @@ class ItemFile:
         and any file behind a network. Others are left as they are.
         """
         if self._spool is not None or not (is_remote(self.href) or self._suffix in _JSON):
+            return
+        if self._suffix in _PARQUET:
+            self._copy = self._copy or temporary_copy(self.href)
             return
         spool = tempfile.NamedTemporaryFile("w", suffix=".ndjson", encoding="utf-8")  # noqa: SIM115
         for entry in self.items():
@@ -111,6 +116,22 @@ class ItemFile:
         else:
             yield from self._document()
 
+    def rows(self, asset: str | None) -> Iterator[tuple[Item | CompleteRow, str]]:
+        """Yield the same as `items`, complete rows of stac-geoparquet as such.
+
+        Parameters
+        ----------
+        asset
+            Key of the asset that scenes are made of; None if items are to be whole.
+        """
+        if asset is None or self._suffix not in _PARQUET or self._spool is not None:
+            yield from self.items()
+            return
+        from .itemcolumns import CompleteRow, read_rows
+
+        for row in self._guarded(lambda file: read_rows(file, asset)):
+            yield row if isinstance(row, CompleteRow) else self.checked(row), self.href
+
     def api(self) -> StacApi | None:
         """Return the API, having asked for its landing page, or None where this is a file."""
         if not is_remote(self.href) or is_stac_path(self.href):
@@ -132,10 +153,12 @@ class ItemFile:
     def _guarded(self, read) -> Iterator[Any]:  # noqa: ANN001
         import pyarrow as pa
 
-        path = local_path(self.href)
-        file: Path | BinaryIO = path if path is not None else BytesIO(read_bytes(self.href))
+        if is_remote(self.href):
+            self._copy = self._copy or temporary_copy(self.href)
+        path = local_path(self.href) if self._copy is None else Path(self._copy.name)
+        assert path is not None
         try:
-            yield from read(file)
+            yield from read(path)
         except FileNotFoundError:
             raise SourceError(f"{self.name} does not exist") from None
         except (pa.ArrowException, ValueError, KeyError, OSError) as error:

@@ -201,12 +201,12 @@ def _crs(fields: dict[str, Any]) -> str | None:
     """Return `proj:code` and its older and longer forms as text that rasterio understands."""
     for name in ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson"):
         if fields.get(name):
-            return _crs_text(json.dumps(fields[name]))
+            return crs_text(json.dumps(fields[name]))
     return None
 
 
 @lru_cache(maxsize=256)
-def _crs_text(value: str) -> str | None:
+def crs_text(value: str) -> str | None:
     """Return a CRS, given as JSON, as text; None where it is no CRS, so that the file is asked."""
     from pyproj import CRS
     from pyproj.exceptions import CRSError

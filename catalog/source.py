@@ -1,0 +1,71 @@
+"""What every kind of source is: a stream of scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .area import area_of_interest, overlap
+from .intervals import Interval, overlaps, parse_interval
+from .scene import Scene
+from .spec import BBox, SourceSpec
+from .stamps import stamped
+
+
+class Source:
+    """A stream of scenes that can be iterated again and again, always in the same order.
+
+    Attributes
+    ----------
+    spec
+        What was asked for.
+    area
+        Area of interest in EPSG:4326, or None where there is no limit.
+    total
+        Distinct entries before any filter; known once iteration has begun (at once for rasters). Of
+        an API, those that its search gave.
+    duplicates, outside_aoi, outside_datetime, other_collection, filtered_out
+        How many entries were left out, and why; of the latest iteration. Scenes whose footprint or
+        time is not known are never left out. What an API's search leaves out is not known.
+    """
+
+    def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
+        self.spec = spec
+        self.area = area_of_interest(bbox if bbox is not None else spec.bbox, spec.intersects)
+        self._interval = parse_interval(spec.datetime) if spec.datetime else None
+        self.total: int | None = None
+        self._reset()
+
+    def __iter__(self) -> Iterator[Scene]:
+        self._reset()
+        yield from stamped(self._wanted(), self.spec.sign)
+
+    def _wanted(self) -> Iterator[Scene]:
+        given = 0
+        for scene in self._scenes():
+            if self._inside(scene):
+                yield scene
+                given += 1
+                if given == self.spec.limit:
+                    return
+            else:
+                self.outside_aoi += 1
+
+    def describe(self) -> str:
+        """Return in a few words what the source is, for people; without secrets."""
+        raise NotImplementedError
+
+    def _scenes(self) -> Iterator[Scene]:
+        raise NotImplementedError
+
+    def _inside(self, scene: Scene) -> bool:
+        return self.area is None or scene.footprint is None or overlap(self.area, scene.footprint)
+
+    def _reset(self) -> None:
+        self.duplicates = self.outside_aoi = self.outside_datetime = self.other_collection = 0
+        self.filtered_out = 0
+
+    def _in_time(self, taken: Interval) -> bool:
+        if self._interval is None or taken == (None, None) or overlaps(self._interval, taken):
+            return True
+        self.outside_datetime += 1
+        return False
