@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 
 from ..catalog._hilbert import hilbert_distances
 from ..catalog.errors import OutputError
-from .rows import ROW_GROUP_ROWS, geo_metadata
+from .rows import geo_metadata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .outputs import DataFile
 
+_GROUP_ROWS = 50_000
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -93,8 +94,9 @@ def write_rows(table: pa.Table, path: Path, crs: str | None, notes: dict[bytes, 
         ],
         geo_metadata(bounds, crs) | notes,
     )
-    # Of equal size, so that the last one is not a stub.
-    ends = np.linspace(0, len(order), max(1, round(len(order) / ROW_GROUP_ROWS)) + 1).astype(int)
+    # Small ones, since a reader of a part reads whole groups; and equal ones, so that none is a stub.
+    groups = max(1, len(order) // _GROUP_ROWS)
+    ends = np.linspace(0, len(order), groups + 1).astype(int)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start, end in itertools.pairwise(ends):
             rows = table.take(pa.array(order[start:end])).cast(schema)

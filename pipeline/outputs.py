@@ -189,6 +189,30 @@ def open_files(
             yield from _opened(storage, file, shared)
 
 
+def live_files(storage: Storage, scenes: Iterable[Member]) -> Iterator[FileRows]:
+    """Yield the data files of scenes with rows, each once; ``shared`` only if it has dead rows, too.
+
+    Only shared files are opened, and of them only the footer is read.
+
+    Raises
+    ------
+    OutputError
+        If a shared file is missing or can't be read.
+    """
+    with SharedFiles() as shared:
+        for member in scenes:
+            if member.rows and member.alone:
+                yield FileRows(member.data, [member], shared=False)
+            elif member.rows:
+                shared.add(member)
+        while (file := shared.pop()) is not None:
+            try:
+                with open_parquet(storage, file.key) as parquet:
+                    yield file._replace(shared=parquet.metadata.num_rows != file.rows)
+            except MissingKeyError:
+                raise unreadable(file.key) from None
+
+
 def open_parquet(storage: Storage, key: str) -> pq.ParquetFile:
     """Open a data file; one of an object store is read into memory.
 

@@ -118,19 +118,19 @@ class Result:
         """
         from ..catalog.errors import OutputError
         from .livedataset import LiveDataset, LiveFile
-        from .outputs import open_files
+        from .outputs import live_files
 
         storage, rows = self._opened()
-        if storage.local_path("data") is None:
-            raise OutputError(
-                f"{self.output} is not on a local disk; use to_arrow(), or point your engine at the "
-                "data assets listed in items.parquet."
-            )
-        files = (
-            LiveFile(path, file.scenes if file.dead else None)
-            for file in open_files(storage, self._members())
-            if (path := storage.local_path(file.key)) is not None
-        )
+        files: list[LiveFile] = []
+        for key, members, dead in live_files(storage, self._members()):
+            path = storage.local_path(key)
+            if path is None:
+                raise OutputError(
+                    f"{self.output} is not on a local disk; use to_arrow(), or point your engine at the "
+                    "data assets listed in items.parquet."
+                )
+            live = frozenset(member.scene_id for member in members) if dead else None
+            files.append(LiveFile(path, live))
         return LiveDataset.over(files, rows.arrow)
 
     def _members(self) -> Iterator[Member]:
