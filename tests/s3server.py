@@ -110,7 +110,7 @@ def race(url: str, worker: int, count: int, start: Any, wins: Any) -> None:
     def claim(thread: int) -> None:
         name = f"{worker}-{thread}"
         storage = open_storage(url)
-        start.wait(60)
+        start.wait(180)
         for number in range(count):
             if storage.put_if_absent(f"{number}.json", name.encode() * 50_000):
                 wins.put((number, name))
@@ -161,7 +161,7 @@ def _start(folder: Path, ports: list[int]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
 
 
-def _answers(server: subprocess.Popen[bytes], found: S3Server, seconds: float = 60) -> bool:
+def _answers(server: subprocess.Popen[bytes], found: S3Server, seconds: float = 120) -> bool:
     """Wait until objects can be stored and S3 answers; False if the server ends or takes too long."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:

@@ -144,7 +144,7 @@ def test_a_killed_run_is_finished_by_two_at_once(bucket, imagery, local_rows, tm
 
     second = start("ray", commits=len(before) + 1)
     result = run(job, engine="local", progress=False)
-    assert second.wait(timeout=120) == 0, log.read_text()
+    assert second.wait(timeout=300) == 0, log.read_text()
     assert {key: storage.get(key) for key in before} == before
     records = list(Records(storage).all())
     assert sorted(record.scene.id for record in records) == [f"scene{n}" for n in range(SCENES)]
@@ -261,7 +261,7 @@ def test_of_many_threads_and_processes_exactly_one_wins(bucket):
     workers = [context.Process(target=race, args=(url, n, CLAIMED, start, wins)) for n in range(2)]
     for process in workers:
         process.start()
-    won = dict(wins.get(timeout=60) for _ in range(CLAIMED))
+    won = dict(wins.get(timeout=200) for _ in range(CLAIMED))
     for process in workers:
         process.join(60)
         assert process.exitcode == 0
