@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ._storefaults import fault
 from .errors import OutputError, SourceError
 from .hrefs import public_href
+
+if TYPE_CHECKING:
+    from .scene import Access
 
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 
@@ -22,10 +26,13 @@ def is_folder(href: str) -> bool:
     return "/" not in rest or rest.endswith("/")
 
 
-def list_folder(folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+def list_folder(
+    folder: str, suffixes: tuple[str, ...], access: Access | None = None
+) -> Iterator[tuple[str, str | None]]:
     """Yield (href, ETag) of the objects below a folder that end in one of `suffixes`, sorted.
 
-    All the way down; what is hidden (a name or a folder with ``.`` before it) is skipped.
+    All the way down; what is hidden (a name or a folder with ``.`` before it) is skipped. `access` is how
+    an S3 bucket wants to be asked.
 
     Raises
     ------
@@ -39,7 +46,7 @@ def list_folder(folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, s
     folder = folder.rstrip("/") + "/"
     found: list[tuple[str, str | None]] = []
     try:
-        for chunk in obstore.list(connect(folder, reading=True)):
+        for chunk in obstore.list(connect(folder, reading=True, access=access)):
             for entry in chunk:
                 key = entry["path"]
                 hidden = any(part.startswith(".") for part in key.split("/"))

@@ -38,7 +38,7 @@ class RasterList(NamedTuple):
     etags: dict[str, str]
 
 
-def list_rasters(names: Iterable[str]) -> RasterList:
+def list_rasters(names: Iterable[str], sign: str | None = None) -> RasterList:
     """Return the distinct rasters that `names` mean.
 
     Parameters
@@ -46,6 +46,8 @@ def list_rasters(names: Iterable[str]) -> RasterList:
     names
         Files, URLs and folders. Folders, on disks and in object stores, are searched all the way
         down, sorted, for files with one of `RASTER_SUFFIXES`; hidden files and folders are skipped.
+    sign
+        The job's ``source.sign``.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def list_rasters(names: Iterable[str]) -> RasterList:
     etags: dict[str, str] = {}
     total = 0
     for name in names:
-        for href, etag in _expand(name):
+        for href, etag in _expand(name, sign):
             total += 1
             path = local_path(href)
             key = stable_href(href) if path is None else os.path.realpath(path)
@@ -110,9 +112,9 @@ def raster_stem(href: str) -> str:
     return PurePosixPath(name.rstrip("/")).stem
 
 
-def _expand(name: str) -> Iterator[tuple[str, str | None]]:
+def _expand(name: str, sign: str | None) -> Iterator[tuple[str, str | None]]:
     if is_remote(name):
-        yield from _expand_remote(name)
+        yield from _expand_remote(name, sign)
         return
     path = local_path(name)
     if path is None:  # another of GDAL's virtual file systems, such as /vsizip/
@@ -128,9 +130,9 @@ def _expand(name: str) -> Iterator[tuple[str, str | None]]:
     yield from ((raster, None) for raster in rasters)
 
 
-def _expand_remote(name: str) -> Iterator[tuple[str, str | None]]:
+def _expand_remote(name: str, sign: str | None) -> Iterator[tuple[str, str | None]]:
     if is_listable(name):
-        yield from _expand_object(name)
+        yield from _expand_object(name, sign)
     elif urlsplit(name).path.endswith("/"):
         raise SourceError(
             f"{public_href(name)} is a folder that can't be listed, as those of s3://, gs:// and az:// "
@@ -140,9 +142,10 @@ def _expand_remote(name: str) -> Iterator[tuple[str, str | None]]:
         yield name, None
 
 
-def _expand_object(name: str) -> Iterator[tuple[str, str | None]]:
+def _expand_object(name: str, sign: str | None) -> Iterator[tuple[str, str | None]]:
+    access = reading_access(name, Access(), sign)
     if is_folder(name):
-        rasters = list(list_folder(name, RASTER_SUFFIXES))
+        rasters = list(list_folder(name, RASTER_SUFFIXES, access))
         if not rasters:
             raise _no_raster(public_href(name))
         yield from rasters
@@ -150,7 +153,7 @@ def _expand_object(name: str) -> Iterator[tuple[str, str | None]]:
     rasters = []
     if not PurePosixPath(name).suffix:  # a folder whose slash was forgotten, or an odd raster
         with suppress(SourceError):  # rasters may be read where folders may not be listed
-            rasters = list(list_folder(name, RASTER_SUFFIXES))
+            rasters = list(list_folder(name, RASTER_SUFFIXES, access))
     yield from rasters or [(name, None)]
 
 

@@ -26,7 +26,7 @@ class RasterSource(Source):
 
     def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
         super().__init__(spec, bbox)
-        self._hrefs, self._repeated, self._etags = list_rasters(spec.rasters or ())
+        self._hrefs, self._repeated, self._etags = list_rasters(spec.rasters or (), spec.sign)
         self._ids = SceneIds(raster_stem(href) for href in self._hrefs)
         self.total = len(self._hrefs)
 
