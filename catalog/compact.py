@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from ._hilbert import hilbert_distances
 from ._scratch import Scratch
 from .records import Records, is_own_file, item_key, record_errors
-from .sharedfiles import SHARED, Member, is_shared_file, member_of_item
+from .sharedfiles import Member, is_shared_file, member_of_item, shared_file
 from .stacitems import FILE
 from .versions import kept_data, kept_items
 
@@ -65,9 +64,8 @@ class Group:
 
     @property
     def key(self) -> str:
-        """Of the new file: the same scenes in the same versions give the same name."""
-        names = "\x1f".join(f"{member.scene_id}-{member.version}" for member in self.members)
-        return f"{self.folder}/{SHARED}{hashlib.sha256(names.encode()).hexdigest()[:16]}.parquet"
+        """Of the new file."""
+        return shared_file(self.folder, self.members)
 
     @property
     def rows(self) -> int:
@@ -153,8 +151,11 @@ class Shelf:
     def move(self, member: Member, key: str, size: int, checksum: str) -> bool:
         """Let a scene's item point to a new file, if it still is what was merged; else False."""
         item = self._records.read_item(member.scene_id)
-        if item is None or member_of_item(item) != member:
+        if item is None:
             return False
+        with record_errors(self._storage, member.scene_id):
+            if member_of_item(item) != member:
+                return False
         asset = item["assets"]["data"]
         asset["href"] = f"../{key}"
         asset["file:size"] = size

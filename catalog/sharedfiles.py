@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ._scratch import Scratch
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
     from .records import SceneRecord
     from .storage import Storage
 
-SHARED = "part-"
-"""How the names of shared files begin."""
+_SHARED = re.compile(r"part-[0-9a-f]{24}\.parquet")
+"""No scene's own file can have such a name: its version has 16 digits."""
 
 _TABLE = "CREATE TABLE member (data TEXT, scene_id TEXT, version TEXT, rows INTEGER)"
 
@@ -34,7 +36,13 @@ class Member(NamedTuple):
 
 def is_shared_file(key: str) -> bool:
     """Whether compaction made the data file under this key."""
-    return key.rpartition("/")[2].startswith(SHARED)
+    return _SHARED.fullmatch(key.rpartition("/")[2]) is not None
+
+
+def shared_file(folder: str, scenes: Iterable[Member]) -> str:
+    """Key of the file for these scenes: the same ones in the same versions give the same name."""
+    names = "\x1f".join(f"{member.scene_id}-{member.version}" for member in sorted(scenes))
+    return f"{folder}/part-{hashlib.sha256(names.encode()).hexdigest()[:24]}.parquet"
 
 
 class FileRows(NamedTuple):

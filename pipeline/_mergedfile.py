@@ -19,7 +19,7 @@ from .rows import geo_metadata
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .outputs import DataFile
+    from .datafiles import DataFile
 
 _GROUP_ROWS = 50_000
 _BOX = ("xmin", "ymin", "xmax", "ymax")

@@ -124,7 +124,7 @@ def _shelf(storage: Storage, target_size: int) -> Shelf:
 
 
 def _footer(storage: Storage, key: str) -> Footer:
-    from .outputs import open_parquet, unreadable
+    from .datafiles import open_parquet, unreadable
 
     try:
         file = open_parquet(storage, key)
@@ -202,7 +202,7 @@ class _Compaction:
 
     def _merge(self, group: Group) -> None:
         from ._mergedfile import load_rows, write_rows
-        from .outputs import open_files
+        from .datafiles import open_files
 
         self._check_held()
         report, key = self._report, group.key
@@ -214,7 +214,13 @@ class _Compaction:
         with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
             path = Path(folder) / "rows.parquet"
             notes = {MADE_FOR: str(self._target).encode()}
-            write_rows(table, path, self._crs, notes)
+            try:
+                write_rows(table, path, self._crs, notes)
+            except OSError as error:
+                raise StorageError(
+                    f"{folder} can't hold a merged file ({error}); make room there, or set TMPDIR to "
+                    "a larger folder."
+                ) from None
             rows = table.num_rows
             del table
             size, checksum = path.stat().st_size, multihash(path)

@@ -20,14 +20,14 @@ from ._cells import HELD, CellSums, Tile
 from ._centroids import centroids
 from ._geo import to_map, transformer
 from ._grid_spec import EQUAL_AREA, GridSpec, Layer, areal_spread, layers_of
-from .outputs import open_files
+from .datafiles import open_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..catalog import Storage
     from ..catalog.sharedfiles import Member
-    from .outputs import DataFile
+    from .datafiles import DataFile
 
 log = logging.getLogger("geosweep")
 

@@ -91,7 +91,7 @@ class Result:
 
     def to_arrow(self) -> pa.Table:
         """All committed rows, as one table with the output's columns."""
-        from .outputs import open_files
+        from .datafiles import open_files
 
         storage, rows = self._opened()
         schema = rows.arrow
@@ -117,8 +117,8 @@ class Result:
             If the output is on an object store: open its files by `items.parquet` there.
         """
         from ..catalog.errors import OutputError
+        from .datafiles import live_files
         from .livedataset import LiveDataset, LiveFile
-        from .outputs import live_files
 
         storage, rows = self._opened()
         files: list[LiveFile] = []

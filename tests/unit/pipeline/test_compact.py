@@ -31,7 +31,7 @@ from geosweep.catalog.records import own_file
 from geosweep.catalog.versions import keep_version
 from geosweep.pipeline import read_output
 from geosweep.pipeline.compaction import compact
-from geosweep.pipeline.outputs import open_files
+from geosweep.pipeline.datafiles import open_files
 from geosweep.pipeline.scene_reader import SceneTask
 from tests.unit.pipeline.test_commit import HEADER, committer_in, data_files, detections
 

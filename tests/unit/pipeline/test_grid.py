@@ -21,8 +21,8 @@ from geosweep.catalog import open_storage
 from geosweep.catalog.errors import GeosweepError, JobError, OutputError
 from geosweep.pipeline import density_grid, read_output, write_density
 from geosweep.pipeline._grid_spec import GridSpec
+from geosweep.pipeline.datafiles import DataFile
 from geosweep.pipeline.grid import DetectionGrid
-from geosweep.pipeline.outputs import DataFile
 from tests.grids import output_of, rows_at
 from tests.outputs import make_output
 
