@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,12 @@ from rio_tiler.errors import RioTilerError
 from rio_tiler.io import Reader
 from rio_tiler.models import ImageData
 
-from ..catalog.errors import RasterError
+from ..catalog.errors import RasterError, SourceError
 from ..catalog.gdal import gdal_env
 from ..catalog.hrefs import gdal_path, public_href, scrub
+from ..catalog.scene import Access, SideAsset
+from ..catalog.signing import signed_href
+from ._mercator import HALF_WORLD, turned_x
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 Bounds = tuple[float, float, float, float]
 MERCATOR = CRS.from_epsg(3857)
-MERCATOR_LIMIT = math.pi * 6378137.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Preview:
     pixels
         uint8 (H, W, 4), RGBA; alpha is 0 where the raster has no data.
     bounds
-        (left, bottom, right, top) in web mercator metres; for a raster without georeferencing in its
+        (left, bottom, right, top) in web mercator metres, beyond its right edge for what lies across
+        the antimeridian; for a raster without georeferencing in its
         own pixels with y upwards: (0, -height, width, 0).
     """
 
@@ -55,7 +57,9 @@ def read_preview(
     bands: Sequence[int | str] | None = None,
     rescale: Sequence[tuple[float, float]] | None = None,
     georeferenced: bool = True,
-    parts: Mapping[str, str] = MappingProxyType({}),
+    parts: Mapping[str, SideAsset] = MappingProxyType({}),
+    access: Access | None = None,
+    sign: str | None = None,
 ) -> Preview:
     """Read a raster in web mercator (or as it lies) with at most `max_px` pixels on a side.
 
@@ -75,8 +79,10 @@ def read_preview(
     georeferenced
         False leaves the raster in pixel coordinates.
     parts
-        Where the bands are rasters of their own: path or URL by the band's name. They take the place
-        of `href`.
+        Where the bands are rasters of their own: each by the band's name. They take the place of
+        `href`.
+    access, sign
+        How the bucket of `href` wants to be asked, and how URLs are signed.
 
     Raises
     ------
@@ -85,13 +91,14 @@ def read_preview(
     """
     named = {name: parts[name] for name in map(str, bands or ()) if name in parts}
     if not named:
-        image, bounds = _read(href, max_px, bands, georeferenced)
+        whole = SideAsset(href, access=access or Access())
+        image, bounds = _read(whole, max_px, bands, georeferenced, sign)
         return Preview(_to_rgba(image, rescale), bounds)
     name, *others = dict.fromkeys(named)
-    image, bounds = _read(named[name], max_px, [name], georeferenced)
+    image, bounds = _read(named[name], max_px, [name], georeferenced, sign)
     pictures = {name: image.array}
     for name in others:
-        other, _ = _read(named[name], max_px, [name], georeferenced, like=(image, bounds))
+        other, _ = _read(named[name], max_px, [name], georeferenced, sign, like=(image, bounds))
         pictures[name] = other.array
     chosen = [pictures[name] for name in map(str, bands or ()) if name in pictures]
     stacked = ImageData(np.ma.concatenate(chosen))  # pyright: ignore[reportCallIssue]
@@ -99,20 +106,22 @@ def read_preview(
 
 
 def _read(
-    href: str,
+    raster: SideAsset,
     max_px: int,
     bands: Sequence[int | str] | None,
     georeferenced: bool,
+    sign: str | None,
     *,
     like: tuple[ImageData, Bounds] | None = None,
 ) -> tuple[ImageData, Bounds]:
     """Bands of one raster and their bounds; of the size and bounds of another picture, if one is given."""
-    path = gdal_path(href)
+    href = raster.href
     size: dict[str, Any] = {"max_size": max_px}
     if like is not None:
         size = {"width": like[0].width, "height": like[0].height}
     try:
-        with rasterio.Env(**gdal_env()), warnings.catch_warnings():
+        path = gdal_path(signed_href(href, sign))
+        with rasterio.Env(**gdal_env(href, raster.access)), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as dataset:
                 level = _overview_level(dataset, max_px)
@@ -122,6 +131,8 @@ def _read(
                 if not georeferenced:
                     return reader.preview(indexes=indexes, **size), flat
                 bounds = _mercator_bounds(dataset) if like is None else like[1]
+                if like is None and bounds[2] > HALF_WORLD:
+                    size = _size(dataset, bounds, max_px)
                 image = reader.part(
                     bounds,
                     bounds_crs=MERCATOR,
@@ -132,8 +143,8 @@ def _read(
                     **size,
                 )
                 return image, bounds
-    except (RasterioError, RioTilerError, OSError, ValueError) as error:
-        raise RasterError(f"{public_href(href)} can't be shown: {scrub(str(error))}") from error
+    except (RasterioError, RioTilerError, SourceError, OSError, ValueError) as error:
+        raise RasterError(f"{public_href(href)} can't be shown: {scrub(str(error))}") from None
 
 
 def _open(path: str, level: int | None) -> DatasetReader:
@@ -171,8 +182,27 @@ def _mercator_bounds(dataset: DatasetReader) -> Bounds:
     rows = np.concatenate([zero, edge, one, edge]) * dataset.height
     xs, ys = dataset.transform @ (columns, rows)
     x, y = (np.array(v) for v in warp_points(dataset.crs, MERCATOR, xs.tolist(), ys.tolist()))
-    x, y = (np.clip(np.nan_to_num(v), -MERCATOR_LIMIT, MERCATOR_LIMIT) for v in (x, y))
+    y = np.clip(np.nan_to_num(y), -HALF_WORLD, HALF_WORLD)
+    across = np.ptp(x) > HALF_WORLD or np.abs(x).max() > HALF_WORLD
+    if across and np.ptp(xs) * _unit(dataset) < HALF_WORLD:
+        x = turned_x(x)  # rather than more than half of the world wide
+    else:
+        x = np.clip(np.nan_to_num(x), -HALF_WORLD, HALF_WORLD)
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def _size(dataset: DatasetReader, bounds: Bounds, max_px: int) -> dict[str, int]:
+    """Size of a picture across the antimeridian, which GDAL takes for one of the whole world."""
+    wide, high = bounds[2] - bounds[0], bounds[3] - bounds[1]
+    scale = min(max_px, max(dataset.width, dataset.height)) / max(wide, high)
+    return {"width": max(1, round(wide * scale)), "height": max(1, round(high * scale))}
+
+
+def _unit(dataset: DatasetReader) -> float:
+    """Metres in a unit of a raster's coordinates, at the equator."""
+    if dataset.crs.is_geographic:
+        return HALF_WORLD / 180
+    return float(dataset.crs.linear_units_factor[1])
 
 
 def _to_rgba(image: ImageData, rescale: Sequence[tuple[float, float]] | None) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,21 +15,22 @@ import pandas as pd
 import pyarrow as pa
 import shapely
 import shapely.affinity
-from pyproj import CRS, Transformer
+from pyproj import CRS
 
-from ..catalog import Records
+from ..catalog import Access, Records, SideAsset
 from ..catalog.hrefs import public_href
 from ..catalog.sharedfiles import member_of
+from ..catalog.signing import PLANETARY_COMPUTER
 from ._imagery import Preview, read_preview
-from .outputs import crs_of_rows, open_files, open_output
+from ._mercator import HALF_WORLD, WEB_MERCATOR, mercator_outlines, whole_boxes
+from .datafiles import open_files
+from .outputs import crs_of_rows, open_output
 from .rows import to_geodataframe
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from ..catalog import SceneRecord
-
-_MERCATOR = "EPSG:3857"
 
 
 @dataclass(slots=True)
@@ -47,7 +48,9 @@ class SceneView:
     shape
         (height, width) in pixels, where recorded.
     bands
-        Where the scene is made of rasters of one band each: their hrefs by the band's name.
+        Where the scene is made of rasters of one band each: those, by the band's name.
+    access
+        How the bucket of `href` wants to be asked.
     """
 
     id: str
@@ -59,7 +62,8 @@ class SceneView:
     outline: BaseGeometry | None = None
     shift: tuple[float, float] = (0.0, 0.0)
     shape: tuple[int, int] | None = None
-    bands: Mapping[str, str] = field(default_factory=dict)
+    bands: Mapping[str, SideAsset] = field(default_factory=dict)
+    access: Access = field(default_factory=Access)
 
 
 @dataclass(slots=True)
@@ -84,8 +88,13 @@ class View:
         For each category, detections by value over the whole output, most frequent first.
     bands, rescale
         From the job, to show the imagery as the detector saw it.
+    sign
+        How the imagery is signed, where that needs no code of the job's own.
     notes
         What is not shown, and why; one sentence each.
+    across
+        Whether web mercator begins at Greenwich, and goes on beyond the antimeridian: for outputs that
+        lie across it.
     """
 
     name: str
@@ -97,7 +106,9 @@ class View:
     totals: dict[str, dict[str | None, int]]
     bands: list[int | str] | None = None
     rescale: list[tuple[float, float]] | None = None
+    sign: str | None = None
     notes: list[str] = field(default_factory=list)
+    across: bool = False
 
     def preview(self, scene: SceneView, side: int) -> Preview:
         """A scene's imagery as the job saw it, at most `side` pixels wide or high.
@@ -107,14 +118,21 @@ class View:
         RasterError
             If it can't be read.
         """
-        return read_preview(
+        picture = read_preview(
             scene.href,
             side,
             bands=self.bands,
             rescale=self.rescale,
             georeferenced=self.georeferenced,
             parts=scene.bands,
+            access=scene.access,
+            sign=self.sign,
         )
+        left, bottom, right, top = picture.bounds
+        if self.across and left < 0:
+            world = 2 * HALF_WORLD
+            picture = replace(picture, bounds=(left + world, bottom, right + world, top))
+        return picture
 
 
 def read_view(output: str | Path, *, max_detections: int) -> View:
@@ -129,14 +147,15 @@ def read_view(output: str | Path, *, max_detections: int) -> View:
     job = collection.get("geosweep:job") or {}
     records = sorted(Records(storage).all(), key=lambda record: record.scene.id)
     scenes = [_scene_view(record) for record in records]
-    gatherer = _Gatherer(max_detections)
     crs = crs_of_rows(collection)
-    georeferenced = crs is not None
+    georeferenced, across = crs is not None, False
     if georeferenced:
-        for scene, record in zip(scenes, records, strict=True):
-            scene.outline = _to_mercator(record.scene.footprint)
+        outlines, across = mercator_outlines([record.scene.footprint for record in records])
+        for scene, outline in zip(scenes, outlines, strict=True):
+            scene.outline = outline
     else:
         _lay_side_by_side(scenes, records)
+    gatherer = _Gatherer(max_detections, across)
     by_id = {scene.id: scene for scene in scenes}
     for file in open_files(storage, filter(None, map(member_of, records)), empty=True):
         columns = [name for name in file.names if _looked_at(name)]
@@ -156,7 +175,10 @@ def read_view(output: str | Path, *, max_detections: int) -> View:
         totals=gatherer.sorted_totals(),
         bands=source.get("bands"),
         rescale=source.get("rescale"),
+        # Any other names a function, and an output may be somebody else's.
+        sign=PLANETARY_COMPUTER if source.get("sign") == PLANETARY_COMPUTER else None,
         notes=gatherer.notes,
+        across=across,
     )
     if len(view.frame) + gatherer.unplaced < view.total:
         view.notes.insert(
@@ -179,20 +201,11 @@ def _scene_view(record: SceneRecord) -> SceneView:
         windows=record.counts.get("windows", 0),
         rows=record.rows,
         shape=record.scene.shape,
-        bands={name: public_href(part.href) for name, part in record.scene.bands.items()},
-    )
-
-
-def _to_mercator(footprint: BaseGeometry | None) -> BaseGeometry | None:
-    if footprint is None or footprint.is_empty:
-        return None
-    to_mercator = Transformer.from_crs("EPSG:4326", _MERCATOR, always_xy=True)
-    # The poles are infinitely far away in this projection.
-    clipped = shapely.intersection(footprint, shapely.box(-180, -85.05, 180, 85.05))
-    if clipped.is_empty:
-        return None
-    return shapely.transform(
-        clipped, lambda xy: np.column_stack(to_mercator.transform(xy[:, 0], xy[:, 1]))
+        bands={
+            name: replace(part, href=public_href(part.href))
+            for name, part in record.scene.bands.items()
+        },
+        access=record.scene.access,
     )
 
 
@@ -218,8 +231,9 @@ def _lay_side_by_side(scenes: list[SceneView], records: list[SceneRecord]) -> No
 class _Gatherer:
     """Collects detections of one scene after the other, and never keeps many more than may be drawn."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, across: bool) -> None:
         self._limit = limit
+        self._across = across
         self._frames: list[gpd.GeoDataFrame] = []
         self._held = 0
         self._totals: dict[str, Counter[str | None]] = {}
@@ -255,14 +269,16 @@ class _Gatherer:
             )
             return frame.set_geometry(gpd.GeoSeries(moved, index=frame.index))
         placed = frame
-        if not CRS.from_user_input(frame.crs).equals(CRS.from_user_input(_MERCATOR)):
-            placed = frame.to_crs(_MERCATOR)
+        if not CRS.from_user_input(frame.crs).equals(CRS.from_user_input(WEB_MERCATOR)):
+            placed = frame.to_crs(WEB_MERCATOR)
         finite = np.isfinite(shapely.bounds(placed.geometry.to_numpy())).all(axis=1)
         lost = int(len(placed) - finite.sum())
         if lost:
             self.unplaced += lost
             self.notes.append(f"{lost:,} detections of {scene.id} have no place in web mercator.")
-        return placed[finite].set_crs(None, allow_override=True)
+        placed = placed[finite].set_crs(None, allow_override=True)
+        boxes = whole_boxes(placed.geometry.to_numpy(), across=self._across)
+        return placed.set_geometry(gpd.GeoSeries(boxes, index=placed.index))
 
     def frame(self) -> gpd.GeoDataFrame:
         """The best detections so far, by rising score so that the best are drawn last."""

@@ -13,6 +13,7 @@ from pyproj import Geod, Transformer
 
 from geosweep.catalog.validate import validate_output
 from geosweep.pipeline import Job, plan, run
+from geosweep.pipeline._view import read_view
 from geosweep.pipeline.outputs import open_output
 from tests.detectors import grey, paint_patches
 from tests.rasters import write_raster
@@ -219,3 +220,23 @@ def test_an_area_of_interest_across_the_line(tmp_path, place):
         inside = (lons - lon >= low) & (lons - lon <= high)
         assert 0 < inside.sum() < len(PATCHES)
         assert boxes_of(result.to_geopandas()) == sorted(np.array(PATCHES)[inside].tolist())
+
+
+@pytest.mark.parametrize("place", ["zone 1", "mercator"])
+def test_map_and_picture_show_such_an_output_in_one_piece(tmp_path, place):
+    crs, lon, lat, size = PLACES[place]
+    raster = painted(tmp_path / "a.tif", crs, centred(crs, lon, lat, size, dx=-30))
+    swept(tmp_path, {"rasters": [str(raster)]})
+    view = read_view(tmp_path / "out", max_detections=1000)
+    assert set(view.frame.geometry.geom_type) == {"Polygon"}
+    left, bottom, right, top = view.frame.total_bounds
+    assert max(right - left, top - bottom) < 250  # metres, stretched by the projection
+    assert (shapely.get_num_coordinates(view.frame.geometry) == 5).all()
+    picture = view.preview(view.scenes[0], 900)
+    west, south, east, north = picture.bounds
+    assert west < left and right < east and south < bottom and top < north
+    # Each box lies on its own red patch, on both sides of the line.
+    for box in view.frame.geometry:
+        column = int((box.centroid.x - west) / (east - west) * picture.pixels.shape[1])
+        row = int((north - box.centroid.y) / (north - south) * picture.pixels.shape[0])
+        assert picture.pixels[row, column].tolist() == pytest.approx([255, 0, 0, 255], abs=3)
