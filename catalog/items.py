@@ -23,6 +23,8 @@ from .spec import bbox_geometry
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
+    from .knownheaders import KnownHeaders
+
 
 def item_interval(item: dict[str, Any]) -> Interval:
     """Return when the item was taken: (instant, instant), (start, end) or (None, None)."""
@@ -42,6 +44,7 @@ def item_scene(
     bands: Mapping[str, str] = MappingProxyType({}),
     *,
     sign: str | None = None,
+    known: KnownHeaders | None = None,
 ) -> Scene:
     """Return the scene that an item's asset is, opening the raster only if `proj:*` is incomplete.
 
@@ -61,6 +64,8 @@ def item_scene(
         From `choose_bands`. The scene's grid is then that of the finest.
     sign
         The job's ``source.sign``.
+    known
+        Headers that need not be read.
 
     Returns
     -------
@@ -70,7 +75,7 @@ def item_scene(
     """
     asset = item["assets"][asset_key]
     href, access = _place(item, asset, base, sign)
-    grid, error = _finest_grid(item, list(bands.values()) or [asset_key], base, sign)
+    grid, error = _finest_grid(item, list(bands.values()) or [asset_key], base, sign, known)
     footprint = polygon_of(item.get("geometry"), lambda: grid.outline or _box(item))
     others = {key: _side_asset(item, key, base, sign) for key in side_assets}
     parts = {name: _side_asset(item, key, base, sign) for name, key in bands.items()}
@@ -123,12 +128,16 @@ class _Grid(NamedTuple):
 
 
 def _finest_grid(
-    item: dict[str, Any], keys: Sequence[str], base: str, sign: str | None
+    item: dict[str, Any],
+    keys: Sequence[str],
+    base: str,
+    sign: str | None,
+    known: KnownHeaders | None,
 ) -> tuple[_Grid, str | None]:
     """The finest grid among assets, and why it isn't known."""
     grids: list[_Grid] = []
     for key in keys:
-        grid, error = _asset_grid(item, item["assets"][key], base, sign)
+        grid, error = _asset_grid(item, item["assets"][key], base, sign, known)
         if error is not None:
             return grid, error
         grids.append(grid)
@@ -136,7 +145,11 @@ def _finest_grid(
 
 
 def _asset_grid(
-    item: dict[str, Any], asset: dict[str, Any], base: str, sign: str | None
+    item: dict[str, Any],
+    asset: dict[str, Any],
+    base: str,
+    sign: str | None,
+    known: KnownHeaders | None,
 ) -> tuple[_Grid, str | None]:
     """The grid that the metadata tell, or else the raster's header."""
     properties = item["properties"]
@@ -150,10 +163,14 @@ def _asset_grid(
         affine = tuple(float(number) for number in transform[:6])
         error = None if _exists(href) else f"{href} does not exist"
         return _Grid(crs, affine, (int(shape[0]), int(shape[1]))), error  # type: ignore[arg-type]
-    try:
-        header = read_header(href, access=access, sign=sign)
-    except RasterError as failure:
-        return _Grid(), str(failure)
+    header = None
+    if known is not None and _exists(href):
+        header = known.find(href, *_data_version(item, asset, href))
+    if header is None:
+        try:
+            header = read_header(href, access=access, sign=sign)
+        except RasterError as failure:
+            return _Grid(), str(failure)
     # All three from one place: a grid mixed from metadata and file would be neither's.
     return _Grid(header.crs, header.transform, header.shape), None
 

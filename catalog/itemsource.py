@@ -132,7 +132,14 @@ class ItemSource(Source):
                 continue
             swept = True
             yield item_scene(
-                item, base, asset, scene_id, self._side_assets, bands, sign=self.spec.sign
+                item,
+                base,
+                asset,
+                scene_id,
+                self._side_assets,
+                bands,
+                sign=self.spec.sign,
+                known=self.known,
             )
 
     def _scene_of_row(self, row: CompleteRow, ids: SceneIds, seen: Seen) -> Scene | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ._listing import is_folder, is_listable, list_folder
@@ -16,6 +16,9 @@ from .header import local_stamp, outline, read_header
 from .hrefs import is_remote, local_path, public_href, stable_href
 from .scene import Access, Scene
 from .signing import plain_href, reading_access
+
+if TYPE_CHECKING:
+    from .knownheaders import KnownHeaders
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".img")
 
@@ -69,7 +72,11 @@ def list_rasters(names: Iterable[str], sign: str | None = None) -> RasterList:
 
 
 def raster_scene(
-    href: str, scene_id: str, sign: str | None = None, etag: str | None = None
+    href: str,
+    scene_id: str,
+    sign: str | None = None,
+    etag: str | None = None,
+    known: KnownHeaders | None = None,
 ) -> Scene:
     """Return the scene of one raster after one look at its header; `error` says if that failed.
 
@@ -83,16 +90,20 @@ def raster_scene(
         The job's ``source.sign``.
     etag
         From `list_rasters`: tells one version of an object from the next.
+    known
+        Headers that need not be read.
     """
     href = plain_href(href, sign)
     access = reading_access(href, Access(), sign)
     item_id = raster_stem(href)
     checksum = etag or local_stamp(href)
     scene = Scene(id=scene_id, href=href, item_id=item_id, checksum=checksum, access=access)
-    try:
-        header = read_header(href, access=access, sign=sign)
-    except RasterError as error:
-        return replace(scene, error=str(error))
+    header = known.find(href, None, checksum) if known else None
+    if header is None:
+        try:
+            header = read_header(href, access=access, sign=sign)
+        except RasterError as error:
+            return replace(scene, error=str(error))
     footprint = None
     if header.crs is not None and header.transform is not None:
         footprint = outline(header.shape, header.transform, header.crs)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from .area import area_of_interest, overlap
 from .intervals import Interval, overlaps, parse_interval
 from .scene import Scene
 from .spec import BBox, SourceSpec
 from .stamps import stamped
+
+if TYPE_CHECKING:
+    from .knownheaders import KnownHeaders
 
 
 class Source:
@@ -20,6 +24,8 @@ class Source:
         What was asked for.
     area
         Area of interest in EPSG:4326, or None where there is no limit.
+    known
+        Headers from an earlier plan, to be set by whoever has one: they are not read again.
     total
         Distinct entries before any filter; known once iteration has begun (at once for rasters). Of
         an API, those that its search gave.
@@ -32,6 +38,7 @@ class Source:
         self.spec = spec
         self.area = area_of_interest(bbox if bbox is not None else spec.bbox, spec.intersects)
         self._interval = parse_interval(spec.datetime) if spec.datetime else None
+        self.known: KnownHeaders | None = None
         self.total: int | None = None
         self._reset()
 

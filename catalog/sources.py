@@ -43,7 +43,7 @@ class RasterSource(Source):
 
     def _scene(self, href: str) -> Scene:
         scene_id = self._ids(raster_stem(href), stable_href(href))
-        return raster_scene(href, scene_id, self.spec.sign, self._etags.get(href))
+        return raster_scene(href, scene_id, self.spec.sign, self._etags.get(href), self.known)
 
 
 def open_source(

@@ -14,6 +14,7 @@ from ..catalog._apidelta import api_delta
 from ..catalog._survey import Survey
 from ..catalog.collection import read_collection, write_snapshot
 from ..catalog.errors import JobError, OutputError, SourceError
+from ..catalog.knownheaders import KnownHeaders
 from ..catalog.lease import lease
 from ..catalog.ledger import Ledger
 from ..catalog.planfile import PlanFile
@@ -168,6 +169,8 @@ class _Pass:
             if old is not None:
                 stack.enter_context(old)
                 old = old if old.key == key else None
+            if old is not None:
+                source.known = stack.enter_context(KnownHeaders(old))
             delta = api_delta(source, old, since)
             scenes = source if delta is None else delta.scenes()
             survey = stack.enter_context(Survey(scenes, self._ledger, self._settings.fingerprint))

@@ -78,6 +78,13 @@ class World:
         For all of it.
     href
         Of the rasters, with ``{}`` for the name; relative to the file of items where not given.
+
+    Attributes
+    ----------
+    detector
+        Which of `tests.detectors` the job names.
+    bare
+        Whether items say nothing of their rasters' grids.
     """
 
     def __init__(self, folder: Path, href: str = "{}.tif") -> None:
@@ -86,6 +93,7 @@ class World:
         self.output = folder / "out"
         self.storage = open_storage(self.output)
         self.detector = "paint"
+        self.bare = False
         self.entries: dict[str, Entry] = {}
         self._href = href
         self._clock = 0
@@ -133,6 +141,11 @@ class World:
         assert footprint is not None
         collection, _, item_id = name.rpartition("/")
         start = datetime(2024, 1, 1, tzinfo=UTC)
+        grid = {
+            "proj:code": UTM,
+            "proj:transform": list(transform),
+            "proj:shape": [HEIGHT, WIDTH],
+        }
         return {
             "type": "Feature",
             "stac_version": "1.0.0",
@@ -144,9 +157,7 @@ class World:
                 # Several items share a date, so that `updated` and the id decide as well.
                 "datetime": f"2022-07-0{1 + int(item_id[1:]) % 2}T00:00:00Z",
                 "updated": (start + timedelta(hours=entry.updated)).isoformat(),
-                "proj:code": UTM,
-                "proj:transform": list(transform),
-                "proj:shape": [HEIGHT, WIDTH],
+                **({} if self.bare else grid),
             },
             "links": [],
             "assets": {"image": {"href": self._href.format(_file(name)), "type": "image/tiff"}},

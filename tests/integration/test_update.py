@@ -117,6 +117,25 @@ def test_unchanged_scenes_are_not_read(tmp_path):
         assert_sound(world)
 
 
+def test_unchanged_headers_are_not_read_either(tmp_path):
+    with range_server(tmp_path) as server:
+        world = World(tmp_path, href=f"{server.url}/{{}}.tif")
+        world.bare = True  # items without proj:*
+        world.set("i0")
+        world.set("i4")
+        world.publish()
+        one_pass(world)
+        read = server.requests
+        assert one_pass(world) == (0, 0, 0, 2, 0, 0)
+        assert server.requests == read
+        world.set("i4", content=1)
+        world.publish()
+        (tmp_path / "i0.tif").unlink()
+        assert one_pass(world) == (0, 1, 0, 1, 0, 1)
+        assert records(world)["i4"].scene.shape is not None
+        assert_sound(world)
+
+
 def test_failed_scenes_are_tried_again(world):
     world.set("i4", health="missing")  # next to no other
     world.publish()
