@@ -140,11 +140,11 @@ def _complete(batch: pa.RecordBatch, asset: str) -> Iterator[CompleteRow | None]
 
     def of_asset(name: str) -> list[Any]:
         there = own.type.get_field_index(name) >= 0
-        return _child(own, name).to_pylist() if there else [None] * len(batch)
+        return _values(_child(own, name)) if there else [None] * len(batch)
 
     def of_item(name: str) -> list[Any]:
         there = name in batch.schema.names
-        return batch[name].to_pylist() if there else [None] * len(batch)
+        return _values(batch[name]) if there else [None] * len(batch)
 
     def either(name: str) -> Iterator[Any]:
         return (a or b for a, b in zip(of_asset(name), of_item(name), strict=True))
@@ -215,6 +215,20 @@ def _child(values: pa.Array, name: str) -> pa.Array:
     return pc.struct_field(values, [name])  # type: ignore[attr-defined]
 
 
+def _values(column: pa.Array) -> list[Any]:
+    """Python values; those of equally long lists of numbers many times as fast as pyarrow's own way."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_list(kind) and pa.types.is_float64(kind.value_type) and not column.null_count:
+        numbers = column.flatten()
+        lengths = pc.unique(pc.list_value_length(column)).to_pylist()  # type: ignore[attr-defined]
+        if len(lengths) == 1 and lengths[0] and not numbers.null_count:
+            return numbers.to_numpy().reshape(-1, lengths[0]).tolist()
+    return column.to_pylist()
+
+
 def _footprints(wkb: list[bytes | None]) -> list[BaseGeometry | None]:
     """Plain valid polygons within the globe; None for all else."""
     import numpy as np
@@ -243,7 +257,7 @@ def _crs(codes: tuple[Any, ...]) -> str | None:
 def _affine(transform: Any) -> tuple[float, float, float, float, float, float] | None:
     if not isinstance(transform, list) or len(transform) not in (6, 9):
         return None
-    if not all(isinstance(number, int | float) for number in transform):
+    if not {int, float}.issuperset(map(type, transform)):
         return None
     a, b, c, d, e, f = map(float, transform[:6])
     return a, b, c, d, e, f

@@ -6,7 +6,7 @@ import base64
 import json
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -21,6 +21,7 @@ from .scene import Scene
 from .storage import MissingKeyError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from shapely.geometry.base import BaseGeometry
 
     from .storage import Storage
@@ -206,15 +207,12 @@ class PlanFile:
 
     def ids(self) -> Iterator[str]:
         """Yield the ids of the planned scenes in order; much faster than the scenes."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self._file.name) as parquet:
-            names = (
-                name
-                for batch in parquet.iter_batches(BATCH, columns=["geosweep:scene_id"])
-                for name in batch.column(0).to_pylist()
-            )
-            yield from islice(names, self.count)
+        names = (
+            name
+            for batch in self.batches(["geosweep:scene_id"])
+            for name in batch.column(0).to_pylist()
+        )
+        return islice(names, self.count)
 
     def scenes(self) -> Iterator[Scene]:
         """Yield the planned scenes in order, lazily; may be called again at any time."""
@@ -223,6 +221,13 @@ class PlanFile:
     def retained(self) -> Iterator[Scene]:
         """Yield the retained scenes in order, lazily."""
         return self._read(retained=True)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of all rows, the retained scenes' last; see `_planrows.schema`."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self._file.name) as parquet:
+            yield from parquet.iter_batches(BATCH, columns=list(columns))
 
     def _read(self, *, retained: bool) -> Iterator[Scene]:
         import pyarrow.parquet as pq

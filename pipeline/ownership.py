@@ -21,11 +21,10 @@ from __future__ import annotations
 import logging
 import math
 import sqlite3
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import shapely
 from affine import Affine
@@ -34,8 +33,10 @@ from shapely.affinity import affine_transform
 from ..catalog._scratch import Scratch
 from ..catalog.errors import JobError
 from ..catalog.lonlat import crosses
+from ..catalog.planfile import PlanFile
 from ._antimeridian import METRES_PER_DEGREE, shrunk
 from ._geo import ground_sample_distance
+from ._places import GRID, Place, place_of, rows_of_plan, rows_of_scenes
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -52,37 +53,7 @@ _TABLE = """CREATE VIRTUAL TABLE place USING rtree(
 )"""
 _NEAR = """SELECT number, id, time, updated, grid, crs, footprint FROM place
     WHERE west <= ? AND east >= ? AND south <= ? AND north >= ?"""
-_GRID = struct.Struct("6d2q")
 _SHRUNK = 1024
-
-
-class _Place(NamedTuple):
-    """Where a scene lies, and what ranks it.
-
-    Parameters
-    ----------
-    id, updated, crs
-        As in `Scene`.
-    time
-        Seconds since 1970; None for an undated scene.
-    grid
-        Transform and shape as bytes; None where one is not known.
-    footprint
-        In EPSG:4326.
-    """
-
-    id: str
-    time: float | None
-    updated: str | None
-    grid: bytes | None
-    crs: str | None
-    footprint: BaseGeometry
-
-    @property
-    def rank(self) -> tuple[float, list[int], str]:
-        """Sort key, best first: latest acquisition, then latest `updated`, then id."""
-        updated = [-ord(character) for character in self.updated or ""]
-        return (math.inf if self.time is None else -self.time, [*updated, 1], self.id)
 
 
 class Ownership:
@@ -91,7 +62,8 @@ class Ownership:
     Parameters
     ----------
     scenes
-        All scenes of the source, whether they will be processed or not; taken one at a time.
+        All scenes of the source, whether they will be processed or not, taken one at a time; or a plan,
+        whose scenes and retained scenes are read faster.
     overlap_pixels
         Shared pixels of neighbouring windows; times a scene's GSD, its border's width.
 
@@ -101,14 +73,15 @@ class Ownership:
         If this Python's SQLite can't search by place.
     """
 
-    def __init__(self, scenes: Iterable[Scene], overlap_pixels: float) -> None:
+    def __init__(self, scenes: Iterable[Scene] | PlanFile, overlap_pixels: float) -> None:
         _check_sqlite()
         self._overlap = overlap_pixels
         self._said_two_views = False
         self._shrunk = lru_cache(_SHRUNK)(self._shrink)
         self._places = Scratch(_TABLE)
         marks = ",".join("?" * 11)
-        self._places.fill(f"INSERT INTO place VALUES ({marks})", _rows(scenes))
+        rows = rows_of_plan(scenes) if isinstance(scenes, PlanFile) else rows_of_scenes(scenes)
+        self._places.fill(f"INSERT INTO place VALUES ({marks})", rows)
 
     def close(self) -> None:
         """Remove the temporary database."""
@@ -116,7 +89,7 @@ class Ownership:
 
     def foreign(self, scene: Scene) -> BaseGeometry | None:
         """The part of a scene that belongs to others, in EPSG:4326; None if all is its own."""
-        own = _place(scene)
+        own = place_of(scene)
         if own is None:
             return None
         neighbours = [other for other in self._near(own) if not self._two_views(own, other)]
@@ -135,18 +108,18 @@ class Ownership:
         )
         return None if shapely.area(foreign) == 0 else foreign
 
-    def _near(self, own: _Place) -> Iterator[_Place]:
+    def _near(self, own: Place) -> Iterator[Place]:
         """Scenes that touch a scene's footprint, in the order in which they were given."""
         west, south, east, north = own.footprint.bounds
         # The tree keeps 32 bits of a coordinate, rounded outwards: it may only find too many.
         found = sorted(self._places.execute(_NEAR, (east, west, north, south)))
         shapely.prepare(own.footprint)
         for _, name, time, updated, grid, crs, footprint in found:
-            other = _Place(name, time, updated, grid, crs, shapely.from_wkb(footprint))
+            other = Place(name, time, updated, grid, crs, shapely.from_wkb(footprint))
             if other.id != own.id and shapely.intersects(own.footprint, other.footprint):
                 yield other
 
-    def _two_views(self, a: _Place, b: _Place) -> bool:
+    def _two_views(self, a: Place, b: Place) -> bool:
         if a.time is not None or b.time is not None:
             return False
         smaller = min(a.footprint.area, b.footprint.area)
@@ -162,14 +135,14 @@ class Ownership:
             )
         return True
 
-    def _inner(self, place: _Place) -> BaseGeometry:
+    def _inner(self, place: Place) -> BaseGeometry:
         """A scene's footprint without its border."""
         if place.grid is None or place.crs is None:
             return place.footprint
         return self._shrunk(place.grid, place.crs, place.footprint)
 
     def _shrink(self, grid: bytes, crs: str, footprint: BaseGeometry) -> BaseGeometry:
-        *transform, height, width = _GRID.unpack(grid)
+        *transform, height, width = GRID.unpack(grid)
         gsd = ground_sample_distance(Affine(*transform), (width, height), crs)
         border = self._overlap * gsd / METRES_PER_DEGREE
         if crosses(footprint):
@@ -179,26 +152,6 @@ class Ownership:
         local = affine_transform(footprint, [stretch, 0, 0, 1, 0, 0])
         inner = local.buffer(-border, join_style="mitre")
         return affine_transform(inner, [1 / stretch, 0, 0, 1, 0, 0])
-
-
-def _place(scene: Scene) -> _Place | None:
-    """None for a scene that can own nothing."""
-    if scene.footprint is None or scene.error is not None or scene.footprint.is_empty:
-        return None
-    grid = None
-    if scene.transform is not None and scene.shape is not None:
-        grid = _GRID.pack(*scene.transform, *scene.shape)
-    time = None if scene.datetime is None else scene.datetime.timestamp()
-    return _Place(scene.id, time, scene.updated, grid, scene.crs, scene.footprint)
-
-
-def _rows(scenes: Iterable[Scene]) -> Iterator[tuple[object, ...]]:
-    for number, scene in enumerate(scenes):
-        place = _place(scene)
-        if place is not None:
-            west, south, east, north = place.footprint.bounds
-            *fields, footprint = place
-            yield (number, west, east, south, north, *fields, shapely.to_wkb(footprint))
 
 
 def _check_sqlite() -> None:

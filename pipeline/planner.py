@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +54,7 @@ class ScenePlan:
         self._ownership = None
         if job.merge.scenes == "latest":
             shared = math.floor(job.windows.size * job.windows.overlap)
-            self._ownership = Ownership(chain(file.scenes(), file.retained()), shared)
+            self._ownership = Ownership(file, shared)
 
     def ids(self) -> Iterator[str]:
         """Ids of the scenes, in order."""

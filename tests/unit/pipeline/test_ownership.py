@@ -111,6 +111,32 @@ def test_failed_scenes_own_nothing():
     assert Ownership([bad, good], 20).foreign(good) is None
 
 
+def test_a_plan_gives_the_same_owners_as_its_scenes():
+    from dataclasses import replace
+
+    from geosweep.catalog.planfile import PlanFile
+
+    scenes = [
+        scene(f"s{x}{y}", 500_000 + 80 * x, 4_978_000 - 80 * y, day=(x * y) % 3 + 1)
+        for x in range(3)
+        for y in range(3)
+    ]
+    scenes += [
+        replace(scenes[4], id="again", updated="2024"),
+        replace(scenes[4], id="later", datetime=datetime(2030, 1, 1, 0, 0, 0, 7, UTC)),
+        replace(scenes[0], id="gone", error="gone"),
+        replace(scenes[1], id="gridless", transform=None),
+        replace(scenes[2], id="undated", datetime=None, crs="+proj=utm +zone=12"),
+        replace(scenes[3], id="nowhere", footprint=None),
+    ]
+    for held, retained in ((scenes[:8], scenes[8:]), (scenes[:9], [])):
+        plan = PlanFile.freeze(None, held, key="k", retained=retained)
+        by_plan, by_scenes = Ownership(plan, 20), Ownership([*held, *retained], 20)
+        for one in scenes:
+            assert by_plan.foreign(one) == by_scenes.foreign(one)
+        assert any(by_plan.foreign(one) for one in scenes)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
