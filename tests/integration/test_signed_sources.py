@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from geosweep.pipeline import Job, plan, run
+from geosweep.pipeline.map import write_map
 from tests.scenes import assert_sums, painted_scene, stac_items
 from tests.servers import range_server
 
@@ -114,6 +115,16 @@ def test_scenes_without_a_valid_signature_fail_and_tell_nothing(
     assert "scene0.tif can't be " in failure.error
     assert not holds_a_secret(tmp_path / "out", *([ray_logs()] if engine == "ray" else []))
     assert "s3cret" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_an_output_names_no_code_to_run(server, rasters, tmp_path):
+    """Who looks at somebody's output calls none of the signers that their job names."""
+    run(job(signed(server, rasters), tmp_path), engine="local", progress=False)
+    asked = len(server.tokens)
+    page = write_map(tmp_path / "out")
+    assert "can't be shown" in page.read_text()
+    assert len(server.tokens) == asked
+    assert "s3cret" not in page.read_text()
 
 
 def test_the_dry_run_signs_too(server, rasters, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from geosweep.catalog import Access, SceneRecord, SideAsset, from_item, open_source, to_item
 from geosweep.catalog.errors import SourceError
 from geosweep.catalog.gdal import gdal_env
+from geosweep.pipeline._imagery import read_preview
 from geosweep.pipeline.raster import RasterSource
 from tests.servers import RangeServer, range_server
 from tests.unit.catalog.helpers import feature_collection, make_item, make_raster, write_json
@@ -160,6 +161,14 @@ def test_whoever_reads_agrees_to_pay_where_the_bucket_asks_for_it(bucket, tmp_pa
         assert payers(bucket) == seen
 
 
+def test_pictures_are_paid_for_too(bucket):
+    assert read_preview(S3, 64, access=PAID).pixels.any()
+    assert payers(bucket) == {"requester"}
+    bands = {name: SideAsset(S3, access=PAID) for name in ("red", "green")}
+    assert read_preview("s3://bucket/none.tif", 64, bands=["red"], parts=bands).pixels.any()
+    assert payers(bucket) == {"requester"}
+
+
 def test_requests_are_signed_for_the_buckets_region(bucket, monkeypatch):
     monkeypatch.delenv("AWS_NO_SIGN_REQUEST")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
@@ -171,6 +180,18 @@ def test_requests_are_signed_for_the_buckets_region(bucket, monkeypatch):
             source.read(0, 0, 48, 64)
         assert bucket.headers
         assert all(f"/{region}/s3/" in headers["Authorization"] for headers in bucket.headers)
+
+
+@pytest.mark.parametrize(("sign", "seen"), [("s3-requester-pays", "requester"), (None, None)])
+def test_folders_are_listed_at_the_requesters_cost(bucket, monkeypatch, sign, seen):
+    monkeypatch.delenv("AWS_NO_SIGN_REQUEST")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    # The server knows no listings, but it was asked for one.
+    with pytest.raises(SourceError, match="s3://bucket/ can't be listed"):
+        open_source({"rasters": "s3://bucket/", "sign": sign})
+    assert any("list-type=2" in query for query in bucket.queries)
+    assert payers(bucket) == {seen}
 
 
 def test_other_hrefs_have_no_use_for_it():

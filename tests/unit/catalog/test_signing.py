@@ -12,6 +12,7 @@ from geosweep.catalog import open_source
 from geosweep.catalog.errors import RasterError, SourceError
 from geosweep.catalog.header import read_header
 from geosweep.catalog.signing import signed_href
+from geosweep.pipeline._imagery import read_preview
 from geosweep.pipeline.raster import RasterSource
 from tests.rasters import LAYOUTS, textured, write_raster
 from tests.servers import range_server
@@ -127,6 +128,12 @@ def test_a_signer_that_fails_is_named_without_what_it_knows():
     assert "s3cret" not in str(found.value)
     with pytest.raises(SourceError, match="silent returned NoneType for an href, expected"):
         signed_href("https://h.invalid/a.tif", "tests.signers:silent")
+
+
+def test_pictures_are_signed_for(server):
+    assert read_preview(f"{server}/a.tif", 64, sign=SIGN).pixels.any()
+    with pytest.raises(RasterError, match=r"a\.tif can't be shown"):
+        read_preview(f"{server}/a.tif", 64)
 
 
 def test_local_files_are_nobodys_to_sign(tmp_path):
