@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import SourceError
 from .fetch import read_bytes
 from .hrefs import local_path, public_href
+from .lonlat import crosses, jumps, short_way
 from .spec import BBox, bbox_geometry
 
 if TYPE_CHECKING:
@@ -107,7 +108,18 @@ def _geometries(source: str | dict[str, Any]) -> Any:
     frame = _frame(source, name)
     if frame.crs is None:
         raise SourceError(f"{name} has no CRS: write it with one, such as EPSG:4326")
-    return frame.geometry.to_crs("EPSG:4326").dropna()
+    shapes = frame.geometry.to_crs("EPSG:4326").dropna()
+    jumping = shapes.map(jumps).astype(bool)
+    if not frame.crs.is_geographic:
+        return shapes.where(~jumping, shapes[jumping].map(short_way))
+    for shape in shapes[jumping]:
+        if not crosses(shape):  # the whole world has such sides
+            west, _, east, _ = shape.bounds
+            raise SourceError(
+                f"{name} has a side from {west:g} to {east:g} degrees, of which it is not clear which way "
+                "round it goes: cut the polygon at the antimeridian, or put corners in between"
+            )
+    return shapes
 
 
 def _frame(source: str | dict[str, Any], name: str) -> Any:

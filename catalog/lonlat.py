@@ -124,15 +124,21 @@ def polygon_of(
             known = outline()
             if known is not None:
                 return known
-            import antimeridian
-
-            found = shape(antimeridian.fix_shape(found, fix_winding=True, great_circle=False))
+            found = short_way(found)
     except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, AttributeError):
         return outline()
     found = within_world(found if found.is_valid else shapely.make_valid(found))
     if found.geom_type not in ("Polygon", "MultiPolygon"):
         found = _polygons([found])  # a point stands for a place, `make_valid` leaves spikes
     return outline() if found.is_empty else found
+
+
+def short_way(shape: BaseGeometry) -> BaseGeometry:
+    """Return polygons that jump from 179 to -179 cut at the antimeridian instead."""
+    import antimeridian
+    from shapely.geometry import shape as shape_of
+
+    return shape_of(antimeridian.fix_shape(shape, fix_winding=True, great_circle=False))
 
 
 def jumps(shape: BaseGeometry) -> bool:

@@ -5,7 +5,7 @@ import warnings
 
 import geopandas
 import pytest
-from shapely import Point, box, get_num_coordinates
+from shapely import MultiPolygon, Point, Polygon, box, get_num_coordinates
 from shapely.geometry import mapping
 
 from geosweep.catalog import SourceError, open_source
@@ -65,6 +65,22 @@ def test_mistakes(tmp_path, make, says):
     with pytest.raises(SourceError, match=says) as caught:
         read_area(make(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_areas_across_the_antimeridian(tmp_path):
+    split = MultiPolygon([box(179, 10, 180, 11), box(-180, 10, -179, 11)])
+    assert read_area(write_area(tmp_path / "split.geojson", split)).equals(split)
+    world = box(-180, -90, 180, 90)
+    assert read_area(write_area(tmp_path / "world.gpkg", world)).equals(world)
+    # In a projection there is no line to cut at.
+    near = geopandas.GeoSeries([box(100_000, 1_100_000, 200_000, 1_200_000)], crs=32601)
+    near.to_file(tmp_path / "utm.gpkg")
+    area = read_area(str(tmp_path / "utm.gpkg"))
+    assert area.is_valid and area.bounds[0::2] == (-180, 180)
+    assert area.area == pytest.approx(0.9**2, rel=0.05)
+    naive = Polygon([(179, 10), (-179, 10), (-179, 11), (179, 11)])
+    with pytest.raises(SourceError, match=r"side from -179 to 179 degrees.*cut the polygon"):
+        read_area(write_area(tmp_path / "naive.geojson", naive))
 
 
 def test_what_an_api_is_asked():
