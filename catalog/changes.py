@@ -12,6 +12,7 @@ from ._apidelta import api_delta
 from ._survey import Survey
 from .collection import read_collection
 from .errors import OutputError
+from .knownheaders import KnownHeaders
 from .ledger import Ledger, Standing
 from .planfile import PlanFile
 from .scene import Scene
@@ -103,6 +104,9 @@ def changes(
         plan = PlanFile.open(storage)
         if plan is not None:
             stack.enter_context(plan)
+            plan = plan if plan.key == opened.key else None
+        if plan is not None:
+            opened.known = stack.enter_context(KnownHeaders(plan))
         delta = api_delta(opened, plan, since)
         scenes = opened if delta is None else delta.scenes()
         fingerprint = collection.get("geosweep:fingerprint")

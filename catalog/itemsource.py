@@ -17,8 +17,7 @@ from .items import failed_scene, item_interval, item_scene
 from .query import Query
 from .scene import Scene
 from .source import Source
-from .spec import BBox, SourceSpec
-from .stamps import stamped
+from .spec import SourceSpec
 
 if TYPE_CHECKING:
     from .api import StacApi
@@ -30,11 +29,10 @@ class ItemSource(Source):
     def __init__(
         self,
         spec: SourceSpec,
-        bbox: BBox | None = None,
         side_assets: Sequence[str] = (),
         side_bands: Sequence[str] = (),
     ) -> None:
-        super().__init__(spec, bbox)
+        super().__init__(spec)
         self._side_assets = tuple(side_assets)
         self._side_bands = tuple(side_bands)
         self._filter = None if spec.filter is None else ItemFilter(spec.filter)
@@ -78,7 +76,7 @@ class ItemSource(Source):
         """
         checked = ((self._file.checked(item), base) for item, base in entries)
         chosen = self._chosen(checked, ids, Seen(), swept=True)
-        yield from stamped(filter(self._inside, chosen), self.spec.sign)
+        yield from self._stamps.complete(filter(self._inside, chosen))
 
     def wants(self, item: Item) -> bool:
         """Whether an item passes the spec's filters, as far as its fields tell; counts the others."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from .area import area_of_interest, overlap
 from .intervals import Interval, overlaps, parse_interval
 from .scene import Scene
-from .spec import BBox, SourceSpec
-from .stamps import stamped
+from .spec import SourceSpec
+from .stamps import Stamps
 
 if TYPE_CHECKING:
     from .knownheaders import KnownHeaders
@@ -22,6 +22,8 @@ class Source:
     ----------
     spec
         What was asked for.
+    key
+        Hash of all that decides the set of scenes, set by `open_source`.
     area
         Area of interest in EPSG:4326, or None where there is no limit.
     known
@@ -34,9 +36,10 @@ class Source:
         time is not known are never left out. What an API's search leaves out is not known.
     """
 
-    def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
+    def __init__(self, spec: SourceSpec) -> None:
         self.spec = spec
-        self.area = area_of_interest(bbox if bbox is not None else spec.bbox, spec.intersects)
+        self.key = ""
+        self.area = area_of_interest(spec.bbox, spec.intersects)
         self._interval = parse_interval(spec.datetime) if spec.datetime else None
         self.known: KnownHeaders | None = None
         self.total: int | None = None
@@ -44,7 +47,7 @@ class Source:
 
     def __iter__(self) -> Iterator[Scene]:
         self._reset()
-        yield from stamped(self._wanted(), self.spec.sign)
+        yield from self._stamps.complete(self._wanted())
 
     def _wanted(self) -> Iterator[Scene]:
         given = 0
@@ -68,6 +71,7 @@ class Source:
         return self.area is None or scene.footprint is None or overlap(self.area, scene.footprint)
 
     def _reset(self) -> None:
+        self._stamps = Stamps(self.spec.sign)
         self.duplicates = self.outside_aoi = self.outside_datetime = self.other_collection = 0
         self.filtered_out = 0
 

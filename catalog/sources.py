@@ -18,14 +18,14 @@ from .rasters import list_rasters, raster_scene, raster_stem
 from .scene import Scene
 from .signing import check_signer
 from .source import Source
-from .spec import BBox, SourceSpec, check_bbox
+from .spec import BBox, SourceSpec, check_bbox, source_key
 
 
 class RasterSource(Source):
     """Scenes from plain rasters."""
 
-    def __init__(self, spec: SourceSpec, bbox: BBox | None = None) -> None:
-        super().__init__(spec, bbox)
+    def __init__(self, spec: SourceSpec) -> None:
+        super().__init__(spec)
         self._hrefs, self._repeated, self._etags = list_rasters(spec.rasters or (), spec.sign)
         self._ids = SceneIds(raster_stem(href) for href in self._hrefs)
         self.total = len(self._hrefs)
@@ -88,11 +88,16 @@ def open_source(
         except ValueError as error:
             raise SourceError(str(error)) from None
     check_signer(spec.sign)
+    if bbox is not None:
+        spec = spec.model_copy(update={"bbox": bbox})
     if spec.rasters is None:
-        return ItemSource(spec, bbox, side_assets, side_bands)
-    if side_assets:
+        opened = ItemSource(spec, side_assets, side_bands)
+    elif side_assets:
         raise SourceError(f"plain rasters have no assets, such as '{side_assets[0]}'")
-    return RasterSource(spec, bbox)
+    else:
+        opened = RasterSource(spec)
+    opened.key = source_key(spec, side_assets, side_bands)
+    return opened
 
 
 def _spec(source: object) -> SourceSpec:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from .hrefs import local_path, stable_href
 from .intervals import parse_interval
 from .signing import check_sign
 
@@ -142,6 +147,36 @@ class SourceSpec(BaseModel):
                 if getattr(self, key) is not None:
                     raise ValueError(f"source.{key} goes with 'stac'; plain rasters have none")
         return self
+
+
+def source_key(
+    spec: SourceSpec, side_assets: Sequence[str] = (), side_bands: Sequence[str] = ()
+) -> str:
+    """Hash of all that decides a set of scenes (16 hex digits).
+
+    Signatures in hrefs don't count, nor does the way in which hrefs are signed.
+
+    Parameters
+    ----------
+    spec
+        The source.
+    side_assets, side_bands
+        As for `open_source`.
+    """
+    source = spec.model_dump(mode="json", exclude={"rescale", "sign"})
+    if spec.stac is not None:
+        source["stac"] = _place(spec.stac)
+    source["rasters"] = [_place(href) for href in spec.rasters or ()]
+    content = {"source": source, "assets": list(side_assets), "bands": list(side_bands)}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _place(href: str) -> str:
+    path = local_path(href)
+    if path is None:
+        return stable_href(href)
+    return href if href.startswith("/vsi") else str(Path(path).expanduser().absolute())
 
 
 def check_bands(bands: tuple[int | str, ...] | None, key: str) -> tuple[int | str, ...] | None:

@@ -6,19 +6,17 @@ server that the scenes came from, and with the very scenes that it began with.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..catalog import MissingKeyError, Records, open_source
 from ..catalog._scratch import Scratch
 from ..catalog.errors import SourceError
-from ..catalog.hrefs import local_path, stable_href
 from ..catalog.planfile import PlanFile
+from ..catalog.spec import source_key
 from .crop_requests import side_bands
 
 if TYPE_CHECKING:
@@ -36,13 +34,7 @@ def plan_key(job: Job) -> str:
 
     Signatures in hrefs don't count, nor does the way in which hrefs are signed.
     """
-    source = job.source.model_dump(mode="json", exclude={"rescale", "sign"})
-    if job.source.stac is not None:
-        source["stac"] = _place(job.source.stac)
-    source["rasters"] = [_place(href) for href in job.source.rasters or ()]
-    content = {"source": source, "assets": job.crop_assets, "bands": side_bands(job)}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return source_key(job.source, job.crop_assets, side_bands(job))
 
 
 def settle_plan(job: Job, storage: Storage, *, anew: bool = False, dry: bool = False) -> PlanFile:
@@ -78,6 +70,7 @@ def settle_plan(job: Job, storage: Storage, *, anew: bool = False, dry: bool = F
         return old
     try:
         source = open_job_source(job)
+        log.info("planning: %s", source.describe())
         return freeze_plan(job, None if dry else storage, source, old=old)
     except SourceError as error:
         if old is None or not _readable(old, job):
@@ -164,10 +157,3 @@ def _gone(old: PlanFile, given: Scratch, storage: Storage) -> Iterator[Scene]:
                 item = records.read_item(scene.id)
                 if item is not None and "data" in item.get("assets", {}):
                     yield scene
-
-
-def _place(href: str) -> str:
-    path = local_path(href)
-    if path is None:
-        return stable_href(href)
-    return href if href.startswith("/vsi") else str(Path(path).expanduser().absolute())

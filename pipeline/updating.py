@@ -19,7 +19,7 @@ from ..catalog.lease import lease
 from ..catalog.ledger import Ledger
 from ..catalog.planfile import PlanFile
 from ..catalog.withdrawal import sweep_orphans, withdraw
-from .frozen import REPORT, open_job_source, plan_key, report_of
+from .frozen import REPORT, open_job_source, report_of
 from .result import Result
 from .runner import claim, run_plan
 from .settings import Settings
@@ -162,13 +162,12 @@ class _Pass:
     def freeze(self, since: str | None) -> PlanFile:
         """Hold the source's present scenes against their records, and freeze them as the plan."""
         job = self._settings.job
-        key = plan_key(job)
         source = open_job_source(job)
         with ExitStack() as stack:
             old = PlanFile.open(self._storage)
             if old is not None:
                 stack.enter_context(old)
-                old = old if old.key == key else None
+                old = old if old.key == source.key else None
             if old is not None:
                 source.known = stack.enter_context(KnownHeaders(old))
             delta = api_delta(source, old, since)
@@ -177,7 +176,7 @@ class _Pass:
             plan = PlanFile.freeze(
                 self._storage,
                 self._some(survey, source),
-                key=key,
+                key=source.key,
                 retained=self._retained(survey),
                 duplicates=lambda: source.duplicates,
                 area=source.area,
