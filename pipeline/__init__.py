@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .runner import run
     from .submission import submit
     from .updating import UpdateResult, update
-    from .updating import UpdateResult, update
     from .window_arrays import iter_windows
 
 
@@ -56,7 +55,6 @@ __all__ = [
     "SourceError",
     "StorageError",
     "UpdateResult",
-    "UpdateResult",
     "density_grid",
     "iter_windows",
     "plan",
@@ -65,7 +63,6 @@ __all__ = [
     "predict_tile",
     "read_output",
     "run",
-    "update",
     "submit",
     "update",
     "write_density",
@@ -101,10 +98,6 @@ __getattr__, __dir__ = lazy_names(
         ),
         ".runner": ("run",),
         ".submission": ("submit",),
-        ".updating": (
-            "UpdateResult",
-            "update",
-        ),
         ".updating": (
             "UpdateResult",
             "update",
