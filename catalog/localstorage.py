@@ -45,10 +45,15 @@ class LocalStorage:
         path = self.local_path(key)
         try:
             return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise MissingKeyError(f"{path} does not exist") from None
         except OSError as error:
-            raise StorageError(f"{path} can't be read: {error.strerror}") from None
+            raise _unread(path, error) from None
+
+    def open(self, key: str) -> BinaryIO:
+        path = self.local_path(key)
+        try:
+            return path.open("rb")
+        except OSError as error:
+            raise _unread(path, error) from None
 
     def get_file(self, key: str, path: Path) -> None:
         source = self.local_path(key)
@@ -162,6 +167,12 @@ class LocalStorage:
             raise OutputError(
                 f"{target} can't be written ({error.strerror}): name a folder you may write to"
             ) from None
+
+
+def _unread(path: Path, error: OSError) -> OutputError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return MissingKeyError(f"{path} does not exist")
+    return StorageError(f"{path} can't be read: {error.strerror}")
 
 
 def _temporary_name() -> str:

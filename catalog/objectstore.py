@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from ._ranges import RangeReader
 from ._s3settings import imagery_endpoint, reads_unsigned, s3_endpoint
 from ._storefaults import fault
 from .errors import OutputError, StorageError
@@ -103,6 +104,17 @@ class ObjectStorage:
 
         with self._errors(key):
             return bytes(obstore.get(self._store, check_key(key)).bytes())
+
+    def open(self, key: str) -> BinaryIO:
+        import obstore
+
+        def fetch(start: int, end: int) -> bytes:
+            with self._errors(key):
+                return bytes(obstore.get_range(self._store, key, start=start, end=end))
+
+        with self._errors(key):
+            size = obstore.head(self._store, check_key(key))["size"]
+        return cast(BinaryIO, RangeReader(size, fetch))
 
     def get_file(self, key: str, path: Path) -> None:
         import obstore

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from .errors import OutputError
 
@@ -37,6 +37,13 @@ class Storage(Protocol):
 
     def get(self, key: str) -> bytes:
         """Return the content of `key`; raises `MissingKeyError` where there is none."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """Open the content of `key` to read parts of it; raises as `get` does.
+
+        Of an object store each `read` is one request, for just those bytes.
+        """
         ...
 
     def get_file(self, key: str, path: Path) -> None:

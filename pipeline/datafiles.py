@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -121,7 +120,7 @@ def open_files(
         for rows, load in _loading(storage, _own(found, shared, empty=empty)):
             yield from _opened(storage, rows, load, shared)
         while (file := shared.pop()) is not None:
-            yield from _opened(storage, file, partial(storage.get, file.key), shared)
+            yield from _opened(storage, file, None, shared)
 
 
 def live_files(storage: Storage, scenes: Iterable[Member]) -> Iterator[FileRows]:
@@ -151,7 +150,7 @@ def live_files(storage: Storage, scenes: Iterable[Member]) -> Iterator[FileRows]
 def open_parquet(
     storage: Storage, key: str, load: Callable[[], bytes] | None = None
 ) -> pq.ParquetFile:
-    """Open a data file; one of an object store is read into memory, by `load` if that is given.
+    """Open a data file; of an object store part by part, unless `load` gives all of it.
 
     Raises
     ------
@@ -160,13 +159,13 @@ def open_parquet(
     OutputError
         If it is broken.
     """
-    path = storage.local_path(key)
-    source: Any = path
-    if path is None:
-        source = io.BytesIO(storage.get(key) if load is None else load())
+    source: Any = storage.local_path(key)
+    remote = source is None  # then columns that lie together are one request
+    if remote:
+        source = storage.open(key) if load is None else io.BytesIO(load())
     try:
         with _reading(key):
-            return pq.ParquetFile(source)
+            return pq.ParquetFile(source, pre_buffer=remote)
     except FileNotFoundError:
         raise MissingKeyError(f"{storage.uri(key)} does not exist") from None
 
@@ -184,11 +183,10 @@ def _own(scenes: Iterable[Member], shared: SharedFiles, *, empty: bool) -> Itera
 
 def _loading(
     storage: Storage, files: Iterator[FileRows]
-) -> Iterator[tuple[FileRows, Callable[[], bytes]]]:
-    """Yield each file with what gives its bytes; of an object store, small ones are on their way."""
+) -> Iterator[tuple[FileRows, Callable[[], bytes] | None]]:
+    """Yield each file; of an object store with what gives its bytes, which are on their way."""
     if storage.local_path("data") is not None:
-        for rows in files:
-            yield rows, partial(storage.get, rows.key)
+        yield from ((rows, None) for rows in files)
         return
     with ThreadPoolExecutor(_THREADS, "geosweep-files") as pool:
         coming: deque[tuple[FileRows, Future[bytes]]] = deque()
@@ -207,7 +205,7 @@ def _loading(
 
 
 def _opened(
-    storage: Storage, rows: FileRows, load: Callable[[], bytes], shared: SharedFiles
+    storage: Storage, rows: FileRows, load: Callable[[], bytes] | None, shared: SharedFiles
 ) -> Iterator[DataFile]:
     try:
         file = open_parquet(storage, rows.key, load)

@@ -40,6 +40,16 @@ def test_round_trip(storage, tmp_path):
     source.write_bytes(b"from a file")
     storage.put_file("data/z", source)
     assert storage.get("data/z") == b"from a file" == source.read_bytes()
+    with storage.open("data/z") as file:
+        assert file.seek(-4, os.SEEK_END) == 7
+        assert (file.read(2), file.tell(), file.read(), file.read(9)) == (b"fi", 9, b"le", b"")
+        assert (file.seek(0), file.read(4), file.seek(1, os.SEEK_CUR), file.read(1)) == (
+            0,
+            b"from",
+            5,
+            b"a",
+        )
+        assert (file.seek(50), file.read()) == (50, b"")
     storage.delete("data/z")
     storage.delete("data/z")
     assert not storage.exists("data/z")
@@ -53,11 +63,13 @@ def test_what_is_missing(storage):
         storage.get("items/nope.json")
     with pytest.raises(KeyError):
         storage.get("nope")
+    with pytest.raises(MissingKeyError, match="nope"):
+        storage.open("nope")
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "./a"])
 def test_keys_stay_inside(storage, key):
-    for call in (storage.get, storage.exists, storage.delete, storage.local_path):
+    for call in (storage.get, storage.open, storage.exists, storage.delete, storage.local_path):
         with pytest.raises(OutputError, match="not a valid key"):
             call(key)
     with pytest.raises(OutputError):

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import geopandas as gpd
 import numpy as np
+import obstore
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -28,10 +29,11 @@ from geosweep.catalog import (
 from geosweep.catalog.errors import OutputError, StorageError
 from geosweep.catalog.lease import lease, presence
 from geosweep.catalog.records import own_file
+from geosweep.catalog.sharedfiles import members
 from geosweep.catalog.versions import keep_version
 from geosweep.pipeline import read_output
 from geosweep.pipeline.compaction import compact
-from geosweep.pipeline.datafiles import open_files
+from geosweep.pipeline.datafiles import live_files, open_files
 from geosweep.pipeline.scene_reader import SceneTask
 from tests.unit.pipeline.test_commit import HEADER, committer_in, data_files, detections
 
@@ -375,6 +377,28 @@ def test_who_reads_meanwhile_sees_the_same_rows(tmp_path):
     assert len(seen) > 3
     for rows in seen:
         pd.testing.assert_frame_equal(rows, expected)
+
+
+def test_of_a_shared_file_in_an_object_store_only_what_is_wanted_is_read(monkeypatch):
+    output = "memory://parts"
+    storage, collection, _ = many_scenes(output, [400] * 8)
+    compact(storage, collection)
+    expected = len(rows_of(output))
+    (key,) = storage.list("data")
+    size = len(storage.get(key))
+    read: list[int] = []
+    real = obstore.get_range
+
+    def get_range(store, path, *, start, end):
+        read.append(end - start)
+        return real(store, path, start=start, end=end)
+
+    monkeypatch.setattr(obstore, "get_range", get_range)
+    (file,) = open_files(storage)
+    assert sum(batch.num_rows for batch in file.batches(["score"])) == expected
+    assert 0 < sum(read) < size / 2
+    (file,) = live_files(storage, members(storage))
+    assert file.rows == expected
 
 
 def test_object_stores_are_compacted_too():
