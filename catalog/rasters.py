@@ -89,7 +89,7 @@ def raster_scene(
     sign
         The job's ``source.sign``.
     etag
-        From `list_rasters`: tells one version of an object from the next.
+        Tells one version of a remote raster from the next, where it is known yet.
     known
         Headers that need not be read.
     """

@@ -15,8 +15,8 @@ from .ids import SceneIds
 from .itemfiles import is_stac_path
 from .itemsource import ItemSource
 from .rasters import list_rasters, raster_scene, raster_stem
-from .scene import Scene
-from .signing import check_signer
+from .scene import Access, Scene
+from .signing import check_signer, reading_access
 from .source import Source
 from .spec import BBox, SourceSpec, check_bbox, source_key
 
@@ -43,7 +43,11 @@ class RasterSource(Source):
 
     def _scene(self, href: str) -> Scene:
         scene_id = self._ids(raster_stem(href), stable_href(href))
-        return raster_scene(href, scene_id, self.spec.sign, self._etags.get(href), self.known)
+        etag = self._etags.get(href)
+        if etag is None and self.known is not None and is_remote(href):
+            # Before the header, which is known already if it is that of this version.
+            etag = self._stamps.of(href, reading_access(href, Access(), self.spec.sign))
+        return raster_scene(href, scene_id, self.spec.sign, etag, self.known)
 
 
 def open_source(

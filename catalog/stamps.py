@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import urllib.error
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,22 +29,6 @@ _REFUSED = (401, 403)
 _VSI = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://"}
 
 log = logging.getLogger("geosweep")
-
-
-def stamped(scenes: Iterable[Scene], sign: str | None) -> Iterator[Scene]:
-    """Yield scenes in their order, with a checksum for each remote raster without `updated` and checksum.
-
-    It is the server's ETag, or else time of modification and length. None remains where the server
-    tells neither; the log says so once.
-
-    Parameters
-    ----------
-    scenes
-        Taken some dozens ahead, if servers have to be asked.
-    sign
-        The job's ``source.sign``.
-    """
-    return in_order(_Asker(sign), scenes, slow=_lacks_version)
 
 
 def remote_stamp(href: str, access: Access | None = None, sign: str | None = None) -> str | None:
@@ -77,30 +62,35 @@ def remote_stamp(href: str, access: Access | None = None, sign: str | None = Non
         return None
 
 
-class _Asker:
-    """Asks servers on behalf of scenes, and gives up on those that don't answer."""
+class Stamps:
+    """Asks servers, in any number of threads, and gives up on those that don't answer.
+
+    Parameters
+    ----------
+    sign
+        The job's ``source.sign``.
+    """
 
     def __init__(self, sign: str | None) -> None:
         self._sign = sign
         self._failed: Counter[str] = Counter()
         self._told: set[str] = set()
+        self._lock = threading.Lock()
 
-    def __call__(self, scene: Scene) -> Scene:
-        if not _lacks_version(scene):
-            return scene
-        known: dict[str, str | None] = {}  # the first of several bands stands in a scene twice
-        others = {key: self._asked(other, known) for key, other in scene.assets.items()}
-        bands = {name: self._asked(band, known) for name, band in scene.bands.items()}
-        return replace(self._asked(scene, known), assets=others, bands=bands)
+    def complete(self, scenes: Iterable[Scene]) -> Iterator[Scene]:
+        """Yield scenes in their order, with a checksum for all remote rasters that are not dated.
 
-    def _asked(self, part: Part, known: dict[str, str | None]) -> Part:
-        if not _unversioned(part):
-            return part
-        if part.href not in known:
-            known[part.href] = self._ask(part.href, part.access)
-        return replace(part, checksum=known[part.href])
+        That is, for those without `updated` and checksum. None remains where the server tells none.
 
-    def _ask(self, href: str, access: Access) -> str | None:
+        Parameters
+        ----------
+        scenes
+            Taken some dozens ahead, if servers have to be asked.
+        """
+        return in_order(self._completed, scenes, slow=_lacks_version)
+
+    def of(self, href: str, access: Access) -> str | None:
+        """Return what `remote_stamp` does; None, once said in the log, where the server doesn't tell."""
         server = _server(href)
         if self._failed[server] >= _ENOUGH:
             return None
@@ -115,15 +105,32 @@ class _Asker:
             self._tell(server, "it gives neither ETag nor time of modification")
         return stamp
 
+    def _completed(self, scene: Scene) -> Scene:
+        if not _lacks_version(scene):
+            return scene
+        known: dict[str, str | None] = {}  # the first of several bands stands in a scene twice
+        others = {key: self._asked(other, known) for key, other in scene.assets.items()}
+        bands = {name: self._asked(band, known) for name, band in scene.bands.items()}
+        return replace(self._asked(scene, known), assets=others, bands=bands)
+
+    def _asked(self, part: Part, known: dict[str, str | None]) -> Part:
+        if not _unversioned(part):
+            return part
+        if part.href not in known:
+            known[part.href] = self.of(part.href, part.access)
+        return replace(part, checksum=known[part.href])
+
     def _tell(self, server: str, reason: str) -> None:
-        if server not in self._told:
+        with self._lock:
+            if server in self._told:
+                return
             self._told.add(server)
-            log.warning(
-                "%s does not say which version of a raster it has (%s): where the source gives no "
-                "'updated' and no checksum either, updates won't see that a raster was replaced",
-                server,
-                reason,
-            )
+        log.warning(
+            "%s does not say which version of a raster it has (%s): where the source gives no "
+            "'updated' and no checksum either, updates won't see that a raster was replaced",
+            server,
+            reason,
+        )
 
 
 def _lacks_version(scene: Scene) -> bool:

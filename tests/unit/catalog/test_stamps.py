@@ -8,7 +8,7 @@ from itertools import count, islice
 import pytest
 
 from geosweep.catalog import Access, Scene, SideAsset, open_source
-from geosweep.catalog.stamps import remote_stamp, stamped
+from geosweep.catalog.stamps import Stamps, remote_stamp
 from geosweep.pipeline.raster import RasterSource
 from tests.servers import range_server
 from tests.stacservers import free_port
@@ -80,7 +80,7 @@ def test_each_file_of_a_scene_is_asked_for_once(server):
         assets={"chm": SideAsset(href), "old": SideAsset(href, updated="2022")},
         bands={"red": SideAsset(href), "green": SideAsset("/data/green.tif")},
     )
-    (found,) = stamped([scene], None)
+    (found,) = Stamps(None).complete([scene])
     assert found.checksum == found.assets["chm"].checksum == found.bands["red"].checksum
     assert found.checksum is not None
     assert found.assets["old"].checksum is None and found.bands["green"].checksum is None
@@ -106,7 +106,7 @@ def test_a_stream_is_taken_only_so_far_ahead(server):
             taken.append(number)
             yield Scene(id=str(number), href=f"{server}/a.tif", item_id="a")
 
-    stream = stamped(endless(), None)
+    stream = Stamps(None).complete(endless())
     assert [scene.id for scene in islice(stream, 3)] == ["0", "1", "2"]
     assert len(taken) <= 100
     stream.close()  # type: ignore[attr-defined]
