@@ -9,13 +9,13 @@ from typing import Any
 
 from .errors import StorageError
 
-_CACHE_KIB = 8192
+_CACHE_KIB = 4096
 
 
 class Scratch:
     """A private database in the system's temporary folder (`TMPDIR`); nobody else sees it.
 
-    What fits the cache of 8 MiB never touches the disk.
+    What fits the cache of 4 MiB never touches the disk.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ from .intervals import format_time, parse_time
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _TOP = ("type", "stac_version", "stac_extensions", "id", "collection", "links", "assets")
 _TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
@@ -42,7 +43,7 @@ def read_items(file: Path | BinaryIO) -> Iterator[dict[str, Any]]:
     missing = {"id", "assets", "geometry"} - set(parquet.schema_arrow.names)
     if missing:
         raise ValueError(f"it has no column {', '.join(sorted(missing))}")
-    for batch in parquet.iter_batches(_BATCH):
+    for batch in _batches(parquet):
         for row in batch.to_pylist():
             yield item_of_row(row)
 
@@ -53,9 +54,15 @@ def read_keys(file: Path | BinaryIO) -> Iterator[tuple[str | None, str]]:
 
     parquet = pq.ParquetFile(file)
     columns = [name for name in ("id", "collection") if name in parquet.schema_arrow.names]
-    for batch in parquet.iter_batches(columns=columns):
+    for batch in _batches(parquet, columns):
         for row in batch.to_pylist():
             yield row.get("collection"), row["id"]
+
+
+def _batches(parquet: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    # One iterator over the whole file would keep something of each row group until its end.
+    for group in range(parquet.num_row_groups):
+        yield from parquet.iter_batches(_BATCH, row_groups=[group], columns=columns)
 
 
 def write_items(items: Iterable[dict[str, Any]], path: Path) -> int:

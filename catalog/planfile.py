@@ -222,27 +222,27 @@ class PlanFile:
         """Yield the retained scenes in order, lazily."""
         return self._read(retained=True)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield some columns of all rows, the retained scenes' last; see `_planrows.schema`."""
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield some or all columns of all rows, retained scenes last; see `_planrows.schema`."""
         import pyarrow.parquet as pq
 
+        chosen = None if columns is None else list(columns)
         with pq.ParquetFile(self._file.name) as parquet:
-            yield from parquet.iter_batches(BATCH, columns=list(columns))
+            # One iterator over the whole file would keep something of each row group until its end.
+            for group in range(parquet.num_row_groups):
+                yield from parquet.iter_batches(BATCH, row_groups=[group], columns=chosen)
 
     def _read(self, *, retained: bool) -> Iterator[Scene]:
-        import pyarrow.parquet as pq
-
         from ._planrows import from_rows
 
         if not (self.head.retained if retained else self.head.count):
             return
         number = RETAINED if retained else 0
-        with pq.ParquetFile(self._file.name) as parquet:
-            for batch in parquet.iter_batches(BATCH):
-                for scene, gone in from_rows(batch):
-                    if gone != retained:
-                        if gone:
-                            return  # retained scenes stand last
-                        continue
-                    yield scene if self._own is None else self._own.restore(number, scene)
-                    number += 1
+        for batch in self.batches():
+            for scene, gone in from_rows(batch):
+                if gone != retained:
+                    if gone:
+                        return  # retained scenes stand last
+                    continue
+                yield scene if self._own is None else self._own.restore(number, scene)
+                number += 1

@@ -60,6 +60,9 @@ def run(
 ) -> Result:
     """Run a job, or go on with it: scenes that are recorded as done are left alone.
 
+    The scenes are frozen first, as a plan in the output. A run that goes on sweeps that very plan and
+    does not ask the source; when all of it is on record, the next run asks the source again.
+
     Parameters
     ----------
     job
