@@ -14,27 +14,23 @@ import socket
 import time
 from collections.abc import Iterator
 from queue import Empty
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 from ray.util.state import list_nodes
 
 from ..catalog.errors import ClusterError, GeosweepError, JobError
 from ..catalog.hrefs import public_href
-from ._tail import Tail
-
-if TYPE_CHECKING:
-    from ray.job_submission import JobDetails
+from ._tail import PATIENCE_SECONDS, Tail
 
 RAY_MINIMUM = (2, 40)
 """What pyproject.toml asks of Ray; the cluster's own may be another than ours."""
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
-PATIENCE_SECONDS = 300.0
 _TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -83,10 +79,8 @@ class JobsApi:
                 self._client.submit_job(
                     entrypoint=entrypoint, submission_id=job_id, runtime_env=env, metadata=metadata
                 )
-        except _RequestError as error:
-            if "already exists" in str(error):
-                return False
-            self._refused(error)
+        except _TakenError:
+            return False
         return True
 
     def ids(self, start: str) -> list[str]:
@@ -98,27 +92,18 @@ class JobsApi:
 
     def info(self, job_id: str) -> JobDetails:
         """What Ray knows of a job."""
-        try:
-            with self._reaching():
-                return self._client.get_job_info(job_id)
-        except _RequestError as error:
-            self._refused(error, job_id)
+        with self._reaching(job_id):
+            return self._client.get_job_info(job_id)
 
     def logs(self, job_id: str) -> str:
         """The whole log so far."""
-        try:
-            with self._reaching():
-                return self._client.get_job_logs(job_id)
-        except _RequestError as error:
-            self._refused(error, job_id)
+        with self._reaching(job_id):
+            return self._client.get_job_logs(job_id)
 
     def stop(self, job_id: str) -> bool:
         """Ask a job to end; False if it has ended."""
-        try:
-            with self._reaching():
-                return self._client.stop_job(job_id)
-        except _RequestError as error:
-            self._refused(error, job_id)
+        with self._reaching(job_id):
+            return self._client.stop_job(job_id)
 
     def tail(self, job_id: str) -> Iterator[str]:
         """Yield the log in pieces until the job has ended, over as many connections as it takes.
@@ -176,8 +161,8 @@ class JobsApi:
             )
 
     @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Tell what goes wrong on the way; what the server refuses is a `_RequestError`."""
+    def _reaching(self, job_id: str | None = None) -> Iterator[None]:
+        """Tell what goes wrong on the way to the cluster, and what it refuses."""
         try:
             yield
         except GeosweepError:
@@ -190,30 +175,27 @@ class JobsApi:
                 "RAY_AUTH_TOKEN_PATH to the cluster's token, which `ray get-auth-token` prints on its "
                 "head."
             ) from None
-        except RuntimeError as error:
-            if "status code" in str(error):
-                raise _RequestError(str(error)) from None
-            raise self._unreachable(error) from error
         except Exception as error:  # requests, sockets and GCS raise a dozen kinds
-            raise self._unreachable(error) from error
+            answer = str(error)
+            if "status code" not in answer:
+                raise ClusterError(
+                    f"The Ray cluster at {self.address} can't be reached ({_first_line(error)}); check "
+                    "the address, and that its dashboard is up."
+                ) from error
+            if "already exists" in answer:
+                raise _TakenError from None
+            if job_id is not None and "status code 404" in answer:
+                raise JobError(
+                    f"The cluster at {self.address} knows no job {job_id}; `ray job list` there shows "
+                    "all."
+                ) from None
+            # The last line of a server's traceback says what it is about.
+            last = answer.strip().rstrip(".").splitlines()[-1]
+            raise ClusterError(f"The cluster at {self.address} refused: {last}.") from None
 
-    def _unreachable(self, error: Exception) -> ClusterError:
-        return ClusterError(
-            f"The Ray cluster at {self.address} can't be reached ({_first_line(error)}); check the "
-            "address, and that its dashboard is up."
-        )
 
-    def _refused(self, error: _RequestError, job_id: str | None = None) -> NoReturn:
-        if job_id is not None and "status code 404" in str(error):
-            raise JobError(
-                f"The cluster at {self.address} knows no job {job_id}; `ray job list` there shows all."
-            ) from None
-        last = str(error).strip().rstrip(".").splitlines()[-1]
-        raise ClusterError(f"The cluster at {self.address} refused: {last}.") from None
-
-
-class _RequestError(Exception):
-    """The server answered, and said no."""
+class _TakenError(Exception):
+    """There is a job of this id."""
 
 
 def _check_address(address: str) -> None:

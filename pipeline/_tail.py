@@ -8,6 +8,9 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from queue import SimpleQueue
 
+PATIENCE_SECONDS = 300.0
+"""How long a cluster may stay away before one gives it up."""
+
 
 class Tail:
     """Runs a stream in a thread of its own, so that it works inside a notebook's event loop, too.

@@ -12,7 +12,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,11 +33,7 @@ def geosweep_version() -> str:
 
 def content_hash() -> str:
     """Hash of every file of geosweep as it is imported here (16 hex digits)."""
-    digest = hashlib.sha256()
-    for name, path in _files():
-        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return _hash(_files())
 
 
 def geosweep_wheel(folder: Path | None = None) -> Path:
@@ -50,14 +46,15 @@ def geosweep_wheel(folder: Path | None = None) -> Path:
     """
     folder = folder or _cache_folder()
     release = geosweep_version()
+    files = dict(_files())
     # Ray tells wheels apart by their names alone, so the content stands there, as the build tag.
-    wheel = folder / f"geosweep-{release}-0{content_hash()}-py3-none-any.whl"
+    wheel = folder / f"geosweep-{release}-0{_hash(files.items())}-py3-none-any.whl"
     if not wheel.exists():
         folder.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=folder, suffix=".part")
         os.close(handle)
         try:
-            _write(Path(draft), release)
+            _write(Path(draft), release, files)
             Path(draft).replace(wheel)
         finally:
             Path(draft).unlink(missing_ok=True)
@@ -77,8 +74,8 @@ def _cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "geosweep" / "wheels"
 
 
-def _files() -> Iterator[tuple[str, Path]]:
-    """All files of the four packages, with their names in the wheel, in one order."""
+def _files() -> Iterator[tuple[str, bytes]]:
+    """All files of the four packages: their names in the wheel and their content, in one order."""
     for package in _PACKAGES:
         # The folders stand side by side both in a checkout and where geosweep is installed.
         top = _HERE.parent / package
@@ -86,28 +83,27 @@ def _files() -> Iterator[tuple[str, Path]]:
             inside = path.relative_to(top)
             hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
             if path.is_file() and not hidden:
-                yield f"geosweep/{package}/{inside.as_posix()}", path
+                yield f"geosweep/{package}/{inside.as_posix()}", path.read_bytes()
 
 
-def _write(wheel: Path, release: str) -> None:
+def _hash(files: Iterable[tuple[str, bytes]]) -> str:
+    digest = hashlib.sha256()
+    for name, content in files:
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _write(wheel: Path, release: str, files: dict[str, bytes]) -> None:
     about = f"geosweep-{release}.dist-info"
-    texts = {
-        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: geosweep\nVersion: {release}\n",
-        f"{about}/WHEEL": (
-            "Wheel-Version: 1.0\nGenerator: geosweep\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        ),
-    }
+    metadata = f"Metadata-Version: 2.1\nName: geosweep\nVersion: {release}\n"
+    kind = "Wheel-Version: 1.0\nGenerator: geosweep\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record: list[str] = []
+    texts = {f"{about}/METADATA": metadata.encode(), f"{about}/WHEEL": kind.encode()}
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-
-        def add(name: str, content: bytes) -> None:
+        for name, content in (files | texts).items():
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
             record.append(f"{name},sha256={digest.decode()},{len(content)}\n")
-
-        for name, path in _files():
-            add(name, path.read_bytes())
-        for name, text in texts.items():
-            add(name, text.encode())
-        lines = [*record, f"{about}/RECORD,,\n"]
-        archive.writestr(zipfile.ZipInfo(f"{about}/RECORD", _EPOCH), "".join(lines))
+        record.append(f"{about}/RECORD,,\n")
+        archive.writestr(zipfile.ZipInfo(f"{about}/RECORD", _EPOCH), "".join(record))

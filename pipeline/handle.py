@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..catalog.errors import ClusterError, GeosweepError
 from ._bundle import INTERRUPTED, REPORT, SAID
+from ._tail import PATIENCE_SECONDS
 from .progress import RunNumbers
 from .reported import reported
 
 if TYPE_CHECKING:
-    from ._jobsapi import JobsApi
+    from ._jobsapi import JobDetails, JobsApi
     from .result import Result
 
 StateName = Literal["pending", "running", "succeeded", "failed", "stopped"]
@@ -169,13 +170,14 @@ class JobHandle:
         Scenes that are committed stay, and the same job, submitted again, goes on with the others.
         """
         asked = self._api.stop(self.id)
-        for _ in waiting(STOP_SECONDS + 30.0):
-            if self._api.info(self.id).status.is_terminal():
-                return asked
-        raise ClusterError(
-            f"{self.id} was told to stop and still runs after {STOP_SECONDS + 30} s; look at "
-            f"{self.address} what holds it."
-        )
+        try:
+            self._wait(STOP_SECONDS + 30.0)
+        except TimeoutError:
+            raise ClusterError(
+                f"{self.id} was told to stop and still runs after {STOP_SECONDS + 30} s; look at "
+                f"{self.address} what holds it."
+            ) from None
+        return asked
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the end, and give the run's report.
@@ -188,16 +190,12 @@ class JobHandle:
         Raises
         ------
         GeosweepError
-            What the run raised, or `ClusterError` if it was stopped or died.
+            With the run's own sentence, if it failed as a whole; `ClusterError` if it was stopped or
+            died, or if the cluster stays away for five minutes.
         TimeoutError
             If the job runs on after `timeout`.
         """
-        for _ in waiting(timeout):
-            info = self._api.info(self.id)
-            if info.status.is_terminal():
-                break
-        else:
-            raise TimeoutError(f"{self.id} still runs.")
+        info = self._wait(timeout)
         log = self._api.logs(self.id)
         for line in reversed(log.splitlines()):
             if line.startswith(REPORT):
@@ -205,6 +203,21 @@ class JobHandle:
         if _exit_code(info) == INTERRUPTED:
             raise ClusterError(f"{self.id} was stopped before its end; submit it again to go on.")
         raise _error_of(_exit_code(info))(_reason(info, log))
+
+    def _wait(self, timeout: float | None) -> JobDetails:
+        """What Ray knows of the job when it has ended."""
+        seen = time.monotonic()
+        for _ in waiting(timeout):
+            try:
+                info = self._api.info(self.id)
+            except ClusterError:
+                if time.monotonic() - seen > PATIENCE_SECONDS:
+                    raise
+                continue
+            if info.status.is_terminal():
+                return info
+            seen = time.monotonic()
+        raise TimeoutError(f"{self.id} still runs.")
 
 
 def waiting(seconds: float | None) -> Iterator[None]:
