@@ -149,8 +149,8 @@ class _SceneRows:
     def __init__(self, record: SceneRecord, crs: Any) -> None:
         self._record = record
         self._crs = crs
-        self.count = 0
-        self._outside = self._empty = 0
+        self._placed, self._area = False, None
+        self.count = self._outside = self._empty = 0
 
     def look_at(self, column: pa.Array, *, place: bool) -> None:
         """Count some rows by their WKB; with `place`, also those outside the scene's footprint."""
@@ -159,8 +159,9 @@ class _SceneRows:
         shapes = shapely.from_wkb(column.to_numpy(zero_copy_only=False), on_invalid="ignore")
         self.count += len(shapes)
         self._empty += int((~shapely.is_geometry(shapes)).sum())
-        area = _area(self._record, self._crs) if place else None
-        self._outside += 0 if area is None else _beside(shapes, area)
+        if place and not self._placed:
+            self._placed, self._area = True, _area(self._record, self._crs)
+        self._outside += 0 if self._area is None else _beside(shapes, self._area)
 
     @property
     def fault(self) -> str | None:
