@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 
 from geosweep.pipeline import Job, plan, run
 from geosweep.pipeline.map import write_map
+from tests.rasters import write_raster
 from tests.scenes import assert_sums, painted_scene, stac_items
 from tests.servers import range_server
 
@@ -115,6 +118,41 @@ def test_scenes_without_a_valid_signature_fail_and_tell_nothing(
     assert "scene0.tif can't be " in failure.error
     assert not holds_a_secret(tmp_path / "out", *([ray_logs()] if engine == "ray" else []))
     assert "s3cret" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_every_raster_of_a_scene_is_signed(rasters, tmp_path):
+    """One for each band, and another one that crops are cut from."""
+    with rasterio.open(rasters[0]) as source:
+        image, where = source.read(), {"transform": source.transform}
+    files = {"chm": rasters[0]}
+    for band, pixels in zip(("red", "green", "blue"), image, strict=True):
+        layout = {"driver": "COG", "compress": "DEFLATE", "blocksize": 256, **where}
+        files[band] = write_raster(tmp_path / f"{band}.tif", pixels[None], **layout)
+    shutil.copy(rasters[0], tmp_path / "chm.tif")
+
+    def result(hrefs, folder, sign):
+        folder.mkdir()
+        job = {
+            "name": "test",
+            "source": {
+                "stac": str(stac_items(folder / "items.json", {"scene": hrefs})),
+                "bands": ["red", "green", "blue"],
+                "sign": sign,
+            },
+            "detector": {"model": "tests.detectors:paint"},
+            "crop_models": [{"model": "tests.cropmodels:tiny", "asset": "chm"}],
+            "output": {"path": str(folder / "out")},
+        }
+        return run(Job.from_dict(job), engine="local", progress=False)
+
+    plain = result(files, tmp_path / "plain", None)
+    with range_server(tmp_path) as server:
+        server.uses = 5
+        hrefs = {key: f"{server}/{key}.tif?sig=s3cret-old" for key in files}
+        far = result(hrefs, tmp_path / "far", "tests.signers:from_server")
+    assert (far.failures, len(rows(far))) == ([], 54)
+    assert rows(far).equals(rows(plain))
+    assert not holds_a_secret(tmp_path / "far" / "out")
 
 
 def test_an_output_names_no_code_to_run(server, rasters, tmp_path):
