@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from itertools import tee
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .lease import somebody_writes
 from .records import Records, is_own_file, item_key
@@ -19,6 +20,14 @@ _OWN = re.compile(r"(?P<scene>.+)-(?P<version>[0-9a-f]{16})\.parquet")
 _SHARED = re.compile(r"part-[0-9a-f]+\.parquet")
 
 log = logging.getLogger("geosweep")
+
+
+class _Own(NamedTuple):
+    """A data file of one scene alone, by its name."""
+
+    key: str
+    scene_id: str
+    version: str
 
 
 def withdraw(storage: Storage, standing: Standing) -> None:
@@ -44,36 +53,42 @@ def sweep_orphans(storage: Storage, ledger: Ledger) -> int:
     storage
         Of the output.
     ledger
-        Of the output, from any earlier moment: records that differ from it are read again.
+        Of the output, from an earlier moment. Files that it knows are passed by; of others, the records
+        are read again.
     """
-    found = list(_orphans(storage, ledger))
+    found = list(_orphans(storage, _unclaimed(storage, ledger)))
     if not found or somebody_writes(storage):
         return 0
-    removed = 0
-    for key, scene_id, version in found:
-        if _is_orphan(storage, key, scene_id, version):
-            storage.delete(key)
-            removed += 1
-    log.info("removed %d data files that were left by runs that were cut off", removed)
-    return removed
+    # Once more, now that nobody writes.
+    dead = [key for key, *_ in _orphans(storage, iter(found))]
+    for key in dead:
+        storage.delete(key)
+    log.info("removed %d data files that were left by runs that were cut off", len(dead))
+    return len(dead)
 
 
-def _orphans(storage: Storage, ledger: Ledger) -> Iterator[tuple[str, str, str]]:
+def _unclaimed(storage: Storage, ledger: Ledger) -> Iterator[_Own]:
+    """Scenes' own files that the ledger's records don't point to: of late, or not at all."""
     for key in storage.list("data/", ".parquet"):
         name = key.rpartition("/")[2]
         match = _OWN.fullmatch(name)
         if match is None or _SHARED.fullmatch(name):
             continue
-        scene_id, version = match["scene"], match["version"]
-        standing = ledger.get(scene_id)
-        if standing is not None and standing.data == key:
-            continue
-        if _is_orphan(storage, key, scene_id, version):
-            yield key, scene_id, version
+        standing = ledger.get(match["scene"])
+        if standing is None or standing.data != key:
+            yield _Own(key, match["scene"], match["version"])
 
 
-def _is_orphan(storage: Storage, key: str, scene_id: str, version: str) -> bool:
-    record = Records(storage).read(scene_id)
-    if record is not None and record.data == key:
-        return False
-    return not is_kept(storage, scene_id, version)
+def _orphans(storage: Storage, files: Iterator[_Own]) -> Iterator[_Own]:
+    """Those of some files that no record points to now."""
+    files, again = tee(files)
+    items = Records(storage).fetch(file.scene_id for file in again)
+    for file, item in zip(files, items, strict=True):
+        claimed = item is not None and _data_of(item) == file.key
+        if not claimed and not is_kept(storage, file.scene_id, file.version):
+            yield file
+
+
+def _data_of(item: dict[str, Any]) -> str | None:
+    asset = (item.get("assets") or {}).get("data")
+    return None if asset is None else str(asset["href"]).removeprefix("../")
