@@ -44,22 +44,21 @@ def remote_stamp(href: str, access: Access | None = None, sign: str | None = Non
     Returns
     -------
     str
-        None where there is no such file, or no such header.
+        None where it says neither.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     Exception
-        What urllib, obstore or a signer raise.
+        Whatever else urllib, obstore or a signer raise.
     """
     try:
-        try:
-            return _stamp(signed_href(href, sign), access)
-        except urllib.error.HTTPError as error:
-            if error.code not in _REFUSED or not is_signed(href, sign):
-                raise
-        return _stamp(signed_href(href, sign, anew=True), access)
-    except FileNotFoundError:
-        return None
+        return _stamp(signed_href(href, sign), access)
+    except urllib.error.HTTPError as error:
+        if error.code not in _REFUSED or not is_signed(href, sign):
+            raise
+    return _stamp(signed_href(href, sign, anew=True), access)
 
 
 class Stamps:
@@ -90,12 +89,17 @@ class Stamps:
         return in_order(self._completed, scenes, slow=_lacks_version)
 
     def of(self, href: str, access: Access) -> str | None:
-        """Return what `remote_stamp` does; None, once said in the log, where the server doesn't tell."""
+        """Return what `remote_stamp` does; None where the server doesn't tell, which the log says once.
+
+        None also for a file that is missing: whoever reads it will say so.
+        """
         server = _server(href)
         if self._failed[server] >= _ENOUGH:
             return None
         try:
             stamp = remote_stamp(href, access, self._sign)
+        except FileNotFoundError:
+            return None
         except Exception as error:  # a server's or a signer's; rasters can be read all the same
             self._failed[server] += 1
             self._tell(server, _reason(error))

@@ -138,7 +138,7 @@ def test_a_server_that_is_gone_holds_nobody_up(tmp_path, caplog):
     assert f"{gone} does not say" in line and "Connection refused" in line
 
 
-def test_missing_files_are_the_readers_business(server, tmp_path):
+def test_missing_files_are_the_readers_business(server, tmp_path, caplog):
     scenes = items(
         tmp_path,
         *[make_item(f"gone{n}", f"{server}/gone{n}.tif") for n in range(5)],
@@ -147,6 +147,7 @@ def test_missing_files_are_the_readers_business(server, tmp_path):
     *gone, there = scenes
     assert {scene.checksum for scene in gone} == {None}
     assert there.checksum
+    assert not [record for record in caplog.records if record.name == "geosweep"]
 
 
 def test_hrefs_are_signed_for_it(server, tmp_path):
@@ -174,4 +175,5 @@ def test_buckets_are_asked_as_they_want_to_be(tmp_path, monkeypatch):
         assert headers["x-amz-request-payer"] == "requester"
         assert "/us-west-2/s3/" in headers["authorization"]
         assert remote_stamp("/vsis3/bucket/deep/a.tif") == scene.checksum
-        assert remote_stamp("s3://bucket/deep/gone.tif") is None
+        with pytest.raises(FileNotFoundError):
+            remote_stamp("s3://bucket/deep/gone.tif")
