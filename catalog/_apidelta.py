@@ -107,13 +107,16 @@ class ApiDelta:
         """Yield every present scene once: the updated ones, the known ones, the unknown ones."""
         items = Scratch(
             "CREATE TABLE items (collection TEXT, id TEXT, wanted INTEGER, given INTEGER DEFAULT 0, "
-            "PRIMARY KEY (id, collection)) WITHOUT ROWID"
+            "repeats INTEGER DEFAULT 0, PRIMARY KEY (id, collection)) WITHOUT ROWID"
         )
         try:
             items.fill(
-                "INSERT OR IGNORE INTO items (collection, id, wanted) VALUES (?, ?, ?)",
+                "INSERT INTO items (collection, id, wanted) VALUES (?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET repeats = repeats + 1",
                 self._listed(),
             )
+            repeats = items.first("SELECT sum(repeats) FROM items")[0]
+            self._source.duplicates = repeats or 0
             ids = SceneIds(row[0] for row in items.execute("SELECT id FROM items"))
             yield from self._source.among(_first_time(self._updated(), items), ids)
             yield from self._known(items, ids)

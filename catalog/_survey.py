@@ -43,9 +43,9 @@ class Survey:
         self._fingerprint = fingerprint
         self.new = self.changed = self.unchanged = 0
         self._seen = Scratch(
-            "CREATE TABLE scenes (id TEXT PRIMARY KEY) WITHOUT ROWID",
-            "CREATE TABLE other_ids (id TEXT, collection TEXT, item_id TEXT)",
-            "CREATE INDEX by_id ON other_ids (id)",
+            "CREATE TABLE scenes (id TEXT PRIMARY KEY, collection TEXT, item_id TEXT) WITHOUT ROWID",
+            # Of scenes without a collection: where a raster lies, a record does not tell exactly.
+            "CREATE TABLE other_ids (id TEXT PRIMARY KEY, item_id TEXT) WITHOUT ROWID",
         )
 
     def __enter__(self) -> Survey:
@@ -56,15 +56,18 @@ class Survey:
 
     def __iter__(self) -> Iterator[tuple[Scene, Kind]]:
         for scene in self._scenes:
-            first = self._seen.execute("INSERT OR IGNORE INTO scenes VALUES (?)", (scene.id,))
+            first = self._seen.execute(
+                "INSERT OR IGNORE INTO scenes VALUES (?, ?, ?)",
+                (scene.id, scene.collection, scene.item_id),
+            )
             if first.rowcount != 1:
                 continue
-            others = _other_ids(scene)
-            self._seen.fill(
-                "INSERT INTO other_ids VALUES (?, ?, ?)",
-                [(name, scene.collection, scene.item_id) for name in others],
-            )
-            kind = self._kind(scene, others)
+            if scene.collection is None:
+                self._seen.fill(
+                    "INSERT OR IGNORE INTO other_ids VALUES (?, ?)",
+                    [(name, scene.item_id) for name in _other_ids(scene)],
+                )
+            kind = self._kind(scene)
             if kind == "new":
                 self.new += 1
             elif kind == "changed":
@@ -86,16 +89,25 @@ class Survey:
         for standing in self._ledger:
             if self._seen.first("SELECT 1 FROM scenes WHERE id = ?", (standing.scene_id,)):
                 continue
-            renamed = self._seen.first(
-                "SELECT 1 FROM other_ids WHERE id = ? AND collection IS ? AND item_id = ?",
-                (standing.scene_id, standing.collection, standing.item_id),
-            )
-            yield standing, "renamed" if renamed else "removed"
+            yield standing, "renamed" if self._is_renamed(standing) else "removed"
 
-    def _kind(self, scene: Scene, others: list[str]) -> Kind:
+    def _is_renamed(self, standing: Standing) -> bool:
+        if standing.collection is None:
+            found = self._seen.first(
+                "SELECT 1 FROM other_ids WHERE id = ? AND item_id = ?",
+                (standing.scene_id, standing.item_id),
+            )
+            return found is not None
+        whose = (standing.collection, standing.item_id)
+        query = "SELECT 1 FROM scenes WHERE id = ? AND collection = ? AND item_id = ?"
+        names = _ids_of_item(*whose)
+        return any(self._seen.first(query, (name, *whose)) for name in names)
+
+    def _kind(self, scene: Scene) -> Kind:
         standing = self._ledger.get(scene.id)
         if standing is None:
-            return "changed" if any(self._is_of(scene, name) for name in others) else "new"
+            known = any(self._is_of(scene, name) for name in _other_ids(scene))
+            return "changed" if known else "new"
         same = standing.source_version == scene.source_version
         if same and self._fingerprint in (None, standing.fingerprint):
             return "unchanged"
@@ -112,9 +124,13 @@ class Survey:
 
 def _other_ids(scene: Scene) -> list[str]:
     """Ids that `SceneIds` gives the same entry of a source when its namesakes come or go."""
-    plain = safe_id(scene.item_id)
-    if scene.id != plain:
-        return [plain]
-    # An item is told from its namesakes by its collection, a plain raster by where it lies.
-    identities = (f"{scene.collection}\x1f{scene.item_id}", stable_href(scene.href))
-    return [f"{plain}-{short_hash(identity)}" for identity in identities]
+    names = _ids_of_item(scene.collection, scene.item_id)
+    if scene.collection is None:
+        # Plain rasters are told from their namesakes by where they lie.
+        names.append(f"{names[0]}-{short_hash(stable_href(scene.href))}")
+    return [names[0]] if scene.id != names[0] else names[1:]
+
+
+def _ids_of_item(collection: str | None, item_id: str) -> list[str]:
+    plain, suffix = safe_id(item_id), short_hash(f"{collection}\x1f{item_id}")
+    return [plain, f"{plain}-{suffix}"]
