@@ -181,3 +181,17 @@ def test_an_area_of_interest_limits_windows_and_points(bbox_share):
     x = np.array([500_000 + 100 * bbox_share - 2, 500_000 + 100 * bbox_share + 2])
     inside, _ = region.contains(x, np.full(2, 4_977_950.0), CRS)
     assert inside.tolist() == [True, False]
+
+
+def test_the_order_in_which_a_source_lists_its_scenes_decides_nothing():
+    scenes = [
+        scene(f"s{x}{y}", 500_000 + 71 * x, 4_978_000 - 67 * y, day=(x * y) % 3 + 1)
+        for x in range(3)
+        for y in range(3)
+    ]
+    forwards, backwards = Ownership(scenes, 20), Ownership(scenes[::-1], 20)
+    for one in scenes:
+        assert (
+            Region(foreign=forwards.foreign(one)).version
+            == Region(foreign=backwards.foreign(one)).version
+        )
