@@ -173,6 +173,7 @@ class _Compaction:
         self, progress: Callable[[int, int], None] | None, busy: Callable[[], bool]
     ) -> CompactReport:
         shelf, report = self._shelf, self._report
+        self._storage.sweep_temporary()
         report.files_before = shelf.files
         total = shelf.to_merge
         for group in shelf.groups():

@@ -48,10 +48,10 @@ class LiveDataset(pads.FileSystemDataset):
             if file.scenes is not None:
                 live = pads.field("scene_id").isin(sorted(file.scenes))
                 dead.append(here & ~live)
-        made = cls(fragments, schema.append(pa.field(_FILE, pa.int32())), format, disk)
-        made._shown = schema
-        made._live = ~functools.reduce(operator.or_, dead)
-        return made
+        whole = schema.append(pa.field(_FILE, pa.int32()))
+        return _made(
+            (fragments, whole, format, disk), schema, ~functools.reduce(operator.or_, dead)
+        )
 
     @property
     def schema(self) -> pa.Schema:
@@ -65,10 +65,7 @@ class LiveDataset(pads.FileSystemDataset):
 
     def filter(self, expression: pads.Expression) -> LiveDataset:
         """A dataset with a further filter; see `pyarrow.dataset.Dataset.filter`."""
-        made = LiveDataset(list(self.get_fragments()), super().schema, self.format, self.filesystem)
-        made._shown = self._shown
-        made._live = self._live & expression
-        return made
+        return _made(self._parts(), self._shown, self._live & expression)
 
     def sort_by(self, sorting: Any, **options: Any) -> pads.InMemoryDataset:
         """Sort in memory, as pyarrow does; see `pyarrow.dataset.Dataset.sort_by`."""
@@ -78,9 +75,21 @@ class LiveDataset(pads.FileSystemDataset):
         """Join in memory, as pyarrow does; see `pyarrow.dataset.Dataset.join`."""
         return self._loaded().join(*arguments, **options)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self._parts(), self._shown, self._live)
+
+    def _parts(self) -> tuple[Any, ...]:
+        return list(self.get_fragments()), super().schema, self.format, self.filesystem
+
     def _loaded(self) -> pads.InMemoryDataset:
         # Pyarrow's own sorts and joins go past `scanner`.
         return pads.InMemoryDataset(self.to_table())
+
+
+def _made(parts: tuple[Any, ...], shown: pa.Schema, live: pads.Expression) -> LiveDataset:
+    dataset = LiveDataset(*parts)
+    dataset._shown, dataset._live = shown, live
+    return dataset
 
 
 def _and(live: pads.Expression, wanted: pads.Expression | None) -> pads.Expression:

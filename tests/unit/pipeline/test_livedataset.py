@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
@@ -61,6 +63,12 @@ def test_sorts_and_joins_pass_over_dead_rows_too(dataset):
     names = pads.dataset(pa.table({"scene_id": ["y"], "name": ["Y"]}))
     joined = dataset.join(names, "scene_id", join_type="inner").to_table()
     assert pairs(joined) == [("y", 0), ("y", 1)]
+
+
+def test_it_may_travel(dataset):
+    there = pickle.loads(pickle.dumps(dataset.filter(SCORE < 2)))
+    assert there.schema == SCHEMA
+    assert pairs(there.to_table()) == LIVE[:4]
 
 
 def test_without_dead_rows_it_is_a_plain_dataset(tmp_path):
