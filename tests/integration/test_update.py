@@ -227,7 +227,7 @@ def test_versions_of_versions(tmp_path):
     assert [path.name[:2] for path in (world.output / "data").iterdir()] == ["i1"]
 
 
-def test_two_passes_at_once(world, monkeypatch):
+def test_two_passes_at_once(world, monkeypatch, caplog):
     monkeypatch.setattr("geosweep.catalog.lease.BEAT_S", 0.1)
     with lease(world.storage, "update") as held:
         assert held
@@ -235,6 +235,7 @@ def test_two_passes_at_once(world, monkeypatch):
         assert result.exit_code == 0
         assert result.elsewhere is not None
         assert f"process {os.getpid()}" in result.elsewhere
+        assert f"{result.elsewhere} is at work on {world.output}" in caplog.text
         assert read_collection(world.storage) is None  # nothing was written
     assert one_pass(world)[0] == 3
 
