@@ -76,7 +76,7 @@ class ItemSource(Source):
         """
         checked = ((self._file.checked(item), base) for item, base in entries)
         chosen = self._chosen(checked, ids, Seen(), swept=True)
-        yield from self._stamps.complete(filter(self._inside, chosen))
+        yield from self._stamped(filter(self._inside, chosen))
 
     def wants(self, item: Item) -> bool:
         """Whether an item passes the spec's filters, as far as its fields tell; counts the others."""

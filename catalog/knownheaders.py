@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._scratch import Scratch
 from .header import Header
+from .hrefs import is_remote
 from .intervals import format_time, parse_time
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _TABLE = """CREATE TABLE header (
     href TEXT PRIMARY KEY, updated TEXT, checksum TEXT, crs TEXT, grid TEXT, datetime TEXT
 ) WITHOUT ROWID"""
+_STAMPS = "CREATE TABLE stamp (href TEXT PRIMARY KEY, checksum TEXT) WITHOUT ROWID"
 
 
 class KnownHeaders:
@@ -34,13 +36,15 @@ class KnownHeaders:
         self._plan = plan
         self._lock = threading.Lock()
         self._table: Scratch | None = None
+        self._stamps: Scratch | None = None
 
     def __enter__(self) -> KnownHeaders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._table is not None:
-            self._table.close()
+        for table in (self._table, self._stamps):
+            if table is not None:
+                table.close()
 
     def find(self, href: str, updated: str | None, checksum: str | None) -> Header | None:
         """Return the header of a raster if this very version of it was planned.
@@ -71,6 +75,25 @@ class KnownHeaders:
             (shape[0], shape[1]),
             None if time is None else parse_time(time),
         )
+
+    def stamp(self, href: str) -> str | None:
+        """Return what a remote raster's server said of its version, where nobody else said anything."""
+        from ._planrows import unsigned
+
+        with self._lock:
+            if self._stamps is None:
+                self._stamps = Scratch(_STAMPS)
+                self._stamps.fill("INSERT OR IGNORE INTO stamp VALUES (?, ?)", self._stamped())
+            row = self._stamps.first("SELECT checksum FROM stamp WHERE href = ?", (unsigned(href),))
+        return None if row is None else row[0]
+
+    def _stamped(self) -> Iterator[tuple[str, str]]:
+        from ._planrows import unsigned
+
+        for scene in self._plan.scenes():
+            for part in (scene, *scene.assets.values(), *scene.bands.values()):
+                if part.updated is None and part.checksum is not None and is_remote(part.href):
+                    yield unsigned(part.href), part.checksum
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         from ._planrows import unsigned

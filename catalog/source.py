@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from .area import area_of_interest, overlap
@@ -47,7 +47,7 @@ class Source:
 
     def __iter__(self) -> Iterator[Scene]:
         self._reset()
-        yield from self._stamps.complete(self._wanted())
+        yield from self._stamped(self._wanted())
 
     def _wanted(self) -> Iterator[Scene]:
         given = 0
@@ -66,6 +66,11 @@ class Source:
 
     def _scenes(self) -> Iterator[Scene]:
         raise NotImplementedError
+
+    def _stamped(self, scenes: Iterable[Scene]) -> Iterator[Scene]:
+        """Yield scenes with the versions that servers have of their rasters."""
+        self._stamps.known = self.known
+        return self._stamps.complete(scenes)
 
     def _inside(self, scene: Scene) -> bool:
         return self.area is None or scene.footprint is None or overlap(self.area, scene.footprint)

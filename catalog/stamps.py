@@ -22,6 +22,8 @@ from .signing import is_signed, signed_href
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+    from .knownheaders import KnownHeaders
+
 Part = TypeVar("Part", Scene, SideAsset)
 
 _ENOUGH = 3  # failures in a row after which a server is not asked again
@@ -68,7 +70,15 @@ class Stamps:
     ----------
     sign
         The job's ``source.sign``.
+
+    Attributes
+    ----------
+    known
+        What an earlier plan knows, if there is one. It holds for servers that don't answer now: an hour
+        in which one is down doesn't change its rasters.
     """
+
+    known: KnownHeaders | None = None
 
     def __init__(self, sign: str | None) -> None:
         self._sign = sign
@@ -89,13 +99,13 @@ class Stamps:
         return in_order(self._completed, scenes, slow=_lacks_version)
 
     def of(self, href: str, access: Access) -> str | None:
-        """Return what `remote_stamp` does; None where the server doesn't tell, which the log says once.
+        """Return what `remote_stamp` does; what is `known`, or None, where the server doesn't tell.
 
-        None also for a file that is missing: whoever reads it will say so.
+        The log says so once. None also for a file that is missing: whoever reads it will say so.
         """
         server = _server(href)
         if self._failed[server] >= _ENOUGH:
-            return None
+            return self._last(href)
         try:
             stamp = remote_stamp(href, access, self._sign)
         except FileNotFoundError:
@@ -103,11 +113,14 @@ class Stamps:
         except Exception as error:  # a server's or a signer's; rasters can be read all the same
             self._failed[server] += 1
             self._tell(server, _reason(error))
-            return None
+            return self._last(href)
         self._failed[server] = 0
         if stamp is None:
             self._tell(server, "it gives neither ETag nor time of modification")
         return stamp
+
+    def _last(self, href: str) -> str | None:
+        return None if self.known is None else self.known.stamp(href)
 
     def _completed(self, scene: Scene) -> Scene:
         if not _lacks_version(scene):

@@ -60,6 +60,24 @@ def test_only_what_was_replaced_is_done_again(kind, rasters, tmp_path):
         assert read_output(tmp_path / "out").equals(read_output(tmp_path / "fresh"))
 
 
+def test_a_server_that_is_down_changes_nothing(rasters, tmp_path):
+    served = tmp_path / "served"
+    served.mkdir()
+    for number in range(3):
+        place(rasters[number], number, served)
+    with range_server(served) as server:
+        job = job_over("items", server, tmp_path)
+        update(job, engine="local", progress=False)
+        rows = read_output(tmp_path / "out")
+        for trouble in (503, 403):
+            server.statuses = [trouble] * 100
+            result = update(job, engine="local", progress=False)
+            assert tuple(result.counts[name] for name in UPDATES) == (0, 0, 3, 0)
+    result = update(job, engine="local", progress=False)
+    assert tuple(result.counts[name] for name in UPDATES) == (0, 0, 3, 0)
+    assert result.failures == [] and read_output(tmp_path / "out").equals(rows)
+
+
 def job_over(kind, server, folder, output="out"):
     names = [f"scene{number}" for number in range(3)]
     source = {"rasters": [f"{server}/{name}.tif" for name in names]}
