@@ -110,6 +110,8 @@ def update(
     GeosweepError
         As `run` does.
     """
+    if engine not in ("ray", "local"):
+        raise JobError(f"engine is {engine!r}; choose 'ray' or 'local'.")
     if overwrite and keep_old:
         raise JobError("overwrite and keep_old exclude each other; choose one.")
     start = time.perf_counter()

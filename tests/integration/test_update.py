@@ -20,6 +20,8 @@ from geosweep.catalog.errors import JobError, OutputError, SourceError
 from geosweep.catalog.lease import lease
 from geosweep.pipeline import read_output, run, update
 from geosweep.pipeline.cli import app
+from geosweep.pipeline.compaction import compact
+from geosweep.pipeline.outputs import open_output
 from tests.servers import range_server
 from tests.worlds import World
 
@@ -225,6 +227,20 @@ def test_versions_of_versions(tmp_path):
     one_pass(world, prune=True)
     assert list(world.storage.list("versions")) == []
     assert [path.name[:2] for path in (world.output / "data").iterdir()] == ["i1"]
+
+
+def test_older_versions_survive_compaction(world):
+    one_pass(world, keep_old=True)
+    compact(*open_output(world.output))
+    world.set("i1", content=1)
+    world.publish()
+    one_pass(world, keep_old=True)
+    compact(*open_output(world.output))
+    assert_sound(world)
+    (kept,) = world.output.glob("versions/*/*.json")
+    data = json.loads(kept.read_text())["assets"]["data"]["href"]
+    assert (kept.parent / data).exists()
+    assert one_pass(world) == (0, 0, 0, 3, 0, 0)
 
 
 def test_two_passes_at_once(world, monkeypatch, caplog):
