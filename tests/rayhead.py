@@ -44,13 +44,13 @@ def ray_head_node() -> Iterator[RayHead]:
     """A head on free ports with a folder of its own; nobody who lacks the token is let in."""
     # Ray's sockets need short paths.
     folder = Path(tempfile.mkdtemp(prefix="gs"))
-    port, dashboard, client = free_ports(3)
+    port, dashboard, ray_client = free_ports(3)
     bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     scripts = str(Path(sys.executable).parent)
     command = [
         *("ray", "start", "--head", "--block", "--disable-usage-stats"),
-        *("--port", str(port), "--ray-client-server-port", str(client)),
+        *("--port", str(port), "--ray-client-server-port", str(ray_client)),
         *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)),
         *("--dashboard-agent-listen-port", "0", "--metrics-export-port", "0"),
         *("--num-cpus", "2", "--object-store-memory", str(256 << 20), "--temp-dir", str(folder)),
@@ -75,7 +75,12 @@ def ray_head_node() -> Iterator[RayHead]:
         )
         try:
             _wait_for(address, process, folder / "head.log")
-            yield RayHead(address, bare | token | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"})
+            client = {
+                "PYTHONPATH": str(ROOT),
+                "COLUMNS": "120",
+                "XDG_CACHE_HOME": str(folder / "c"),
+            }
+            yield RayHead(address, bare | token | client)
         finally:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
