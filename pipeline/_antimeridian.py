@@ -131,15 +131,17 @@ def mend(
     target
         CRS of the polygons.
     """
+    there = transformer(LONLAT, target.to_wkt())
+
+    def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack(there.transform(*points.T))
+
     for row in np.flatnonzero(torn(x, target)):
         lon, lat = (x[row], y[row]) if lonlat is None else (lonlat[0][row], lonlat[1][row])
         parts = shapely.get_parts(ring_polygon(lon, lat)).tolist()
         parts = [shapely.geometry.polygon.orient(part) for part in parts]
         box = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-        if lonlat is not None:
-            there = transformer(LONLAT, target.to_wkt())
-            box = shapely.transform(box, lambda xy: np.column_stack(there.transform(*xy.T)))  # noqa: B023
-        polygons[row] = box
+        polygons[row] = box if lonlat is None else shapely.transform(box, project)
 
 
 def torn(x: NDArray[np.float64], crs: CRS) -> NDArray[np.bool_]:

@@ -139,6 +139,7 @@ def test_both_engines_agree_on_bands_that_the_weights_name(tmp_path):
         run(job_over(tmp_path, items, RGB, name=engine, **blocks), engine=engine, progress=False)
         for engine in ("ray", "local")
     ]
+    assert [result.failures for result in results] == [[], []]
     first, second = (result.to_arrow().sort_by("detection_id") for result in results)
     assert first.num_rows == 2 * len(LATTICE)
     assert first.equals(second)
