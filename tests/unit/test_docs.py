@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
 from geosweep.models.data.config import AugmentConfig, DataConfig, WindowConfig
@@ -15,10 +15,9 @@ from geosweep.models.training.cropconfig import CropData, CropNetwork, CropTrain
 from geosweep.models.training.detectorconfig import DetectorTraining, ModelConfig
 from geosweep.models.training.tileconfig import TileFilterTraining, TileModel, TileThresholds
 from geosweep.pipeline import Job
-from geosweep.pipeline.cli import app
-from tests.docs import ROOT, blocks
+from tests.docs import ROOT, blocks, check_command, commands
 
-PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "infra/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 KINDS = {
     "# detector.yaml": DetectorTraining,
     "# cropmodel.yaml": CropTraining,
@@ -88,25 +87,36 @@ def test_tables_of_keys_are_complete_and_their_defaults_true(heading):
             assert yaml.safe_load(shown) == default, f"mend {key} in {where}"
 
 
-def commands(page: str) -> list[list[str]]:
-    lines = [
-        line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()
-    ]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("geosweep ")]
+def shell(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, flags=re.M | re.S))
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_and_options_exist(page):
-    for words in commands(page):
-        command = typer.main.get_command(app)
-        rest = list(words)
-        while rest and rest[0] in (getattr(command, "commands", None) or {}):
-            command = command.commands[rest.pop(0)]
-        assert not getattr(command, "commands", None), f"no such command: {words}"
-        options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
-        given = {word.split("=")[0] for word in rest if word.startswith("-")}
-        assert given <= options, f"{words}: {sorted(given - options)}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
+def test_commands_can_be_typed_as_they_stand(page):
+    for words in commands(shell(page)):
+        check_command(words)
+    for inline in re.findall(r"`(geosweep [^`]*)`", page.read_text(encoding="utf-8")):
+        check_command(shlex.split(inline)[1:], mentioned=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "geosweep sweep job.yaml",
+        "geosweep run job.yaml --adress auto",
+        "geosweep run",
+        "geosweep run job.yaml --limit many",
+        "geosweep run job.yaml other.yaml",
+        "geosweep catalog",
+        "cd there && geosweep status | cat",
+    ],
+)
+def test_what_cannot_be_typed_is_found(line):
+    (words,) = commands(line)
+    with pytest.raises(ValueError, match="geosweep"):
+        check_command(words)
 
 
 def test_the_training_page_shows_commands():
-    assert len(commands("training.md")) > 8
+    assert len(commands(shell(ROOT / "docs/training.md"))) > 8
