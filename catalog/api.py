@@ -41,6 +41,7 @@ class StacApi:
     def __init__(self, href: str, landing: dict[str, Any]) -> None:
         self._http = ApiHttp(href)
         self._landing = landing
+        self._there: set[str] = set()
 
     def search(self, query: Query) -> Iterator[tuple[Item, str]]:
         """Yield the items that match, page by page, each with the href that its own are relative to.
@@ -108,8 +109,11 @@ class StacApi:
             return
         href = urljoin(self._http.root, links[0]["href"])
         for name in wanted:
+            if name in self._there:
+                continue
             try:
                 self._http.fetch(f"{href.rstrip('/')}/{quote(name, safe='')}")
+                self._there.add(name)
             except ApiStatusError as error:
                 if error.status != 404:
                     raise

@@ -124,7 +124,7 @@ def update(
             return _idle(settings, storage, engine, held.holder)
         ledger = stack.enter_context(Ledger.read(storage))
         passing = _Pass(settings, storage, ledger, prune=prune)
-        plan = stack.enter_context(passing.freeze(since))
+        plan = passing.freeze(since)  # stays open: the result asks it for its scenes
         claim(storage, settings, overwrite=True)  # checked above
         result = run_plan(
             settings,
@@ -190,7 +190,18 @@ class _Pass:
             "unchanged": survey.unchanged,
         }
         log.info("%s", ", ".join(f"{count} {name}" for name, count in self.counts.items()))
+        self._warn_of_older_models()
         return plan
+
+    def _warn_of_older_models(self) -> None:
+        mine = self._settings.fingerprint
+        older = sum(standing.fingerprint != mine for standing in self.removed)
+        if older and not self._prune:
+            log.warning(
+                "results of other models or settings stand for scenes that the source no longer has "
+                "(%d): withdraw them with --prune",
+                older,
+            )
 
     def clear_up(self, held: Lease) -> int:
         """Withdraw what has to go, and return how many scenes that are; remove dead files."""

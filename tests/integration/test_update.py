@@ -229,6 +229,19 @@ def test_versions_of_versions(tmp_path):
     assert [path.name[:2] for path in (world.output / "data").iterdir()] == ["i1"]
 
 
+def test_what_is_gone_cannot_be_redone(world, caplog):
+    one_pass(world)
+    world.remove("i0")
+    world.publish()
+    world.detector = "slow"
+    one_pass(world, overwrite=True)
+    assert (
+        "other models or settings stand for scenes that the source no longer has (1)" in caplog.text
+    )
+    one_pass(world, prune=True)
+    assert_sound(world)
+
+
 def test_older_versions_survive_compaction(world):
     one_pass(world, keep_old=True)
     compact(*open_output(world.output))
