@@ -37,7 +37,9 @@ def plan_key(job: Job) -> str:
     return source_key(job.source, job.crop_assets, side_bands(job))
 
 
-def settle_plan(job: Job, storage: Storage, *, anew: bool = False, dry: bool = False) -> PlanFile:
+def settle_plan(
+    job: Job, storage: Storage, *, anew: bool = False, ask: bool = False, dry: bool = False
+) -> PlanFile:
     """Return the plan that a run goes by, asking the source only if none is in force.
 
     A plan is in force from the moment at which it was frozen until each of its scenes is recorded.
@@ -51,7 +53,10 @@ def settle_plan(job: Job, storage: Storage, *, anew: bool = False, dry: bool = F
     storage
         Of the output. A new plan is written there.
     anew
-        Ask the source in any case.
+        Forget the old plan.
+    ask
+        Ask the source although a plan is in force, as for failed scenes that are tried again: the plan
+        still has what was wrong with them then.
     dry
         Leave the output alone.
 
@@ -65,7 +70,7 @@ def settle_plan(job: Job, storage: Storage, *, anew: bool = False, dry: bool = F
     if old is not None and old.key != key:
         old.close()
         old = None
-    if old is not None and _in_force(old, job, storage):
+    if old is not None and not ask and _in_force(old, job, storage):
         log.info("going on with the plan of %s: %d scenes", old.head.frozen, old.count)
         return old
     try:
@@ -75,7 +80,7 @@ def settle_plan(job: Job, storage: Storage, *, anew: bool = False, dry: bool = F
     except SourceError as error:
         if old is None or not _readable(old, job):
             raise
-        log.warning("%s. Going by the plan of %s, which is finished.", error, old.head.frozen)
+        log.warning("%s. Going by the plan of %s.", error, old.head.frozen)
         return old
 
 

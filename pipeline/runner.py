@@ -98,7 +98,7 @@ def run(
     storage = open_storage(job.output.path)
     check_claim(storage, settings, overwrite=overwrite)
     # Before the output is made: a job whose source can't be read leaves none.
-    plan = settle_plan(settings.job, storage, anew=overwrite)
+    plan = settle_plan(settings.job, storage, anew=overwrite, ask=retry_failed)
     claim(storage, settings, overwrite=overwrite)
     return run_plan(
         settings,

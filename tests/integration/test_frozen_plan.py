@@ -93,6 +93,18 @@ def test_a_raster_that_comes_after_a_finished_run_is_taken_up(tmp_path):
     assert (both.counts["scenes"], both.counts["scenes_now"]) == (2, 1)
 
 
+def test_what_was_wrong_with_a_failed_scene_is_looked_at_again(tmp_path):
+    hrefs = {f"i{n}": {"image": tmp_path / f"r{n}.tif"} for n in range(2)}
+    file = stac_items(tmp_path / "items.json", hrefs)
+    raster(tmp_path, 1)
+    job = job_over([], tmp_path / "out", source={"stac": str(file)})
+    assert sweep(job, limit=1).failures[0].error.endswith("r0.tif does not exist")
+    raster(tmp_path, 0)
+    assert sweep(job, limit=1, retry_failed=True).counts["succeeded"] == 1
+    file.unlink()
+    assert sweep(job, retry_failed=True).counts["succeeded"] == 2
+
+
 def test_a_plan_for_other_scenes_or_to_overwrite_is_made_anew(items):
     file, job = items
     sweep(job, limit=1)
