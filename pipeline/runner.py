@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -126,6 +126,7 @@ def run_plan(
     overwrite: bool = False,
     progress: bool = True,
     start: float | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Result:
     """Sweep what is not recorded as done of a frozen plan, into an output that was claimed.
 
@@ -137,6 +138,8 @@ def run_plan(
         As for `run`.
     start
         When the run began, by `time.perf_counter`; now, if not given.
+    check
+        Called before each scene; raises to end the run.
 
     Raises
     ------
@@ -158,7 +161,7 @@ def run_plan(
                 _open_engine(engine, settings, storage, address, shown.on_windows) as opened,
             ):
                 devices = opened.devices
-                for outcome in opened.sweep(chain([first], todo)):
+                for outcome in opened.sweep(_checked(chain([first], todo), check)):
                     shown.on_scene(outcome)
                     done += 1
                     # What the tile filter skips was read and looked at, too.
@@ -175,6 +178,13 @@ def run_plan(
     write_snapshot(storage)
     storage.put(REPORT, report_of(result, plan))
     return result
+
+
+def _checked(tasks: Iterator[SceneTask], check: Callable[[], None] | None) -> Iterator[SceneTask]:
+    for task in tasks:
+        if check is not None:
+            check()
+        yield task
 
 
 def _open_engine(

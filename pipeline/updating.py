@@ -13,7 +13,7 @@ from ..catalog import Records, open_storage
 from ..catalog._apidelta import api_delta
 from ..catalog._survey import Survey
 from ..catalog.collection import read_collection, write_snapshot
-from ..catalog.errors import JobError, OutputError, SourceError
+from ..catalog.errors import JobError, OutputError, SourceError, StorageError
 from ..catalog.knownheaders import KnownHeaders
 from ..catalog.lease import lease
 from ..catalog.ledger import Ledger
@@ -136,6 +136,7 @@ def update(
             overwrite=overwrite,
             progress=progress,
             start=start,
+            check=lambda: _check_lease(held, storage),
         )
         withdrawn = passing.clear_up(held)
         result.counts |= passing.counts | {"withdrawn": withdrawn}
@@ -206,7 +207,7 @@ class _Pass:
     def clear_up(self, held: Lease) -> int:
         """Withdraw what has to go, and return how many scenes that are; remove dead files."""
         if not held:
-            return 0  # another pass took over, and does it
+            return 0  # the pass that took over does it
         going = self._renamed + (self.removed if self._prune else [])
         for standing in going:
             withdraw(self._storage, standing)
@@ -235,6 +236,14 @@ class _Pass:
                 record = Records(self._storage).read(standing.scene_id)
                 if record is not None:
                     yield record.scene
+
+
+def _check_lease(held: Lease, storage: Storage) -> None:
+    if not held:
+        raise StorageError(
+            f"This pass did not write to {storage.uri()} for so long that another one has taken over; "
+            "it stops, and what it has done is kept."
+        )
 
 
 def _check_models(storage: Storage, settings: Settings, *, allowed: bool) -> None:

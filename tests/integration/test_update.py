@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from geosweep.catalog import Records, read_collection, validate_output
-from geosweep.catalog.errors import JobError, OutputError, SourceError
+from geosweep.catalog.errors import JobError, OutputError, SourceError, StorageError
 from geosweep.catalog.lease import lease
 from geosweep.pipeline import read_output, run, update
 from geosweep.pipeline.cli import app
@@ -277,6 +277,23 @@ def test_two_that_start_together(world, monkeypatch):
     # Both at once, or one after the other if this machine is slow: nothing is done twice.
     assert done == [0, 3]
     assert_sound(world)
+
+
+def test_a_pass_that_was_taken_for_dead_stops(world, monkeypatch):
+    monkeypatch.setattr("geosweep.catalog.lease.BEAT_S", 0.05)
+    world.detector = "slow"
+
+    def take_over() -> None:
+        while not list(world.output.glob("items/*.json")):
+            time.sleep(0.01)
+        world.storage.put(".geosweep/lease-2.json", b"{}")
+
+    thread = threading.Thread(target=take_over)
+    thread.start()
+    with pytest.raises(StorageError, match="another one has taken over"):
+        one_pass(world)
+    thread.join()
+    assert 0 < len(records(world)) < 3
 
 
 PASS = """
