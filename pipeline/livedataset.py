@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 from pyarrow import fs
-
-_FILE = "__geosweep_file"
 
 
 class LiveFile(NamedTuple):
@@ -23,49 +19,33 @@ class LiveFile(NamedTuple):
 
 
 class LiveDataset(pads.FileSystemDataset):
-    """A dataset over files of which some hold dead rows.
+    """A dataset over files of which some hold dead rows; made by `live_dataset`.
 
-    A filter can't name the file that a row is in. So each file is a partition by its number, a column
-    that only filters know: scanners hide it, and leave out dead rows before anything else is asked
-    of them. Row groups are skipped by their statistics as ever.
+    Pyarrow's filters can't name the file that a row is in, and filtered datasets can't be joined to
+    one. So each scan goes through the files with dead rows one by one, each with a filter of its own,
+    and through all others at once. Row groups are skipped by their statistics as ever.
     """
 
-    _live: pads.Expression
-    _shown: pa.Schema
-
-    @classmethod
-    def over(cls, files: Iterable[LiveFile], schema: pa.Schema) -> pads.Dataset:
-        """Make a dataset of the rows that count; a plain one, if all of them do."""
-        known = list(files)
-        if all(file.scenes is None for file in known):
-            return pads.dataset([str(file.path) for file in known], schema=schema)
-        format = pads.ParquetFileFormat()
-        disk = fs.LocalFileSystem()
-        fragments, dead = [], []
-        for number, file in enumerate(known):
-            here = pads.field(_FILE) == number
-            fragments.append(format.make_fragment(str(file.path), disk, partition_expression=here))
-            if file.scenes is not None:
-                live = pads.field("scene_id").isin(sorted(file.scenes))
-                dead.append(here & ~live)
-        whole = schema.append(pa.field(_FILE, pa.int32()))
-        return _made(
-            (fragments, whole, format, disk), schema, ~functools.reduce(operator.or_, dead)
-        )
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns of an output."""
-        return self._shown
+    _live: tuple[LiveFile, ...]
+    _wanted: pads.Expression | None
 
     def scanner(self, columns: Any = None, filter: Any = None, **options: Any) -> pads.Scanner:
         """Build a scan; see `pyarrow.dataset.Dataset.scanner`."""
-        chosen = self._shown.names if columns is None else columns
-        return super().scanner(columns=chosen, filter=_and(self._live, filter), **options)
+        shape = pads.dataset([], schema=self.schema).scanner(columns=columns).projected_schema
+        batches = (
+            batch
+            for scan in self._scans(filter, columns=columns, **options)
+            for batch in scan.to_batches()
+        )
+        return pads.Scanner.from_batches(batches, schema=shape)
+
+    def count_rows(self, filter: Any = None, **options: Any) -> int:
+        """Count rows, by the files' metadata where that is enough."""
+        return sum(scan.count_rows() for scan in self._scans(filter, **options))
 
     def filter(self, expression: pads.Expression) -> LiveDataset:
         """A dataset with a further filter; see `pyarrow.dataset.Dataset.filter`."""
-        return _made(self._parts(), self._shown, self._live & expression)
+        return _made(self._live, self.schema, _and(self._wanted, expression))
 
     def sort_by(self, sorting: Any, **options: Any) -> pads.InMemoryDataset:
         """Sort in memory, as pyarrow does; see `pyarrow.dataset.Dataset.sort_by`."""
@@ -76,21 +56,43 @@ class LiveDataset(pads.FileSystemDataset):
         return self._loaded().join(*arguments, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (self._parts(), self._shown, self._live)
+        return _made, (self._live, self.schema, self._wanted)
 
-    def _parts(self) -> tuple[Any, ...]:
-        return list(self.get_fragments()), super().schema, self.format, self.filesystem
+    def _scans(self, filter: Any, **options: Any) -> Iterator[pads.Scanner]:
+        wanted = _and(self._wanted, filter)
+        whole = [str(file.path) for file in self._live if file.scenes is None]
+        if whole:
+            yield pads.dataset(whole, schema=self.schema).scanner(filter=wanted, **options)
+        for file in self._live:
+            if file.scenes is not None:
+                part = pads.dataset(str(file.path), schema=self.schema)
+                live = pads.field("scene_id").isin(sorted(file.scenes))
+                yield part.scanner(filter=_and(wanted, live), **options)
 
     def _loaded(self) -> pads.InMemoryDataset:
         # Pyarrow's own sorts and joins go past `scanner`.
         return pads.InMemoryDataset(self.to_table())
 
 
-def _made(parts: tuple[Any, ...], shown: pa.Schema, live: pads.Expression) -> LiveDataset:
-    dataset = LiveDataset(*parts)
-    dataset._shown, dataset._live = shown, live
+def live_dataset(files: Iterable[LiveFile], schema: pa.Schema) -> pads.Dataset:
+    """Make a dataset of the rows that count; a plain one, if all of them do."""
+    known = tuple(files)
+    if all(file.scenes is None for file in known):
+        return pads.dataset([str(file.path) for file in known], schema=schema)
+    return _made(known, schema, None)
+
+
+def _made(
+    files: tuple[LiveFile, ...], schema: pa.Schema, wanted: pads.Expression | None
+) -> LiveDataset:
+    format, disk = pads.ParquetFileFormat(), fs.LocalFileSystem()
+    fragments = [format.make_fragment(str(file.path), disk) for file in files]
+    dataset = LiveDataset(fragments, schema, format, disk)
+    dataset._live, dataset._wanted = files, wanted
     return dataset
 
 
-def _and(live: pads.Expression, wanted: pads.Expression | None) -> pads.Expression:
-    return live if wanted is None else live & wanted
+def _and(one: pads.Expression | None, other: pads.Expression | None) -> pads.Expression | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other

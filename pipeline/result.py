@@ -34,9 +34,12 @@ COUNTS = (
     "duplicates_seam",
     "duplicates_owned",
     "duplicates_removed",
+    "crops",
     "crops_partly_outside",
     "crops_outside",
     "detections",
+    "decoded_bytes",
+    "stored_bytes",
 )
 
 
@@ -118,7 +121,7 @@ class Result:
         """
         from ..catalog.errors import OutputError
         from .datafiles import live_files
-        from .livedataset import LiveDataset, LiveFile
+        from .livedataset import LiveFile, live_dataset
 
         storage, rows = self._opened()
         files: list[LiveFile] = []
@@ -131,7 +134,7 @@ class Result:
                 )
             live = frozenset(member.scene_id for member in members) if dead else None
             files.append(LiveFile(path, live))
-        return LiveDataset.over(files, rows.arrow)
+        return live_dataset(files, rows.arrow)
 
     def _members(self) -> Iterator[Member]:
         """What the records of the run's scenes say of their rows, as of now."""
