@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,29 @@ def happen(world: World, kind: str, *details: Any) -> None:
         shutil.rmtree(world.output / ".geosweep", ignore_errors=True)
         with crash_at(*(details or (0, False))):
             compact(*open_output(world.output))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_pass_may_end_at_any_write(tmp_path: Path, after: bool) -> None:
+    for write in count(1):
+        folder = tmp_path / str(write)
+        folder.mkdir()
+        world = World(folder)
+        for number in range(4):
+            world.set(f"i{number}", number % 3)
+        world.publish()
+        one_pass(world)
+        world.set("i1", 2)
+        world.remove("i3")
+        world.publish()
+        ended = False
+        with crash_at(write, after):
+            one_pass(world)
+            ended = True
+        assert_as_from_scratch(world, one_pass(world).to_geopandas())
+        if ended:
+            assert write > 10
+            return
 
 
 @settings(
