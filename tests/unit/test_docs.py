@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -120,3 +123,19 @@ def test_what_cannot_be_typed_is_found(line):
 
 def test_the_training_page_shows_commands():
     assert len(commands(shell(ROOT / "docs/training.md"))) > 8
+
+
+def test_the_estimate_of_a_cloud_run_is_reckoned_from_what_was_measured():
+    (code,) = [block.text for block in blocks("cluster.md") if "def cost" in block.text]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    shown = re.findall(r"^(cost\(.*\)) +# (\(.*\))$", code, flags=re.M)
+    assert len(shown) == 3
+    for call, result in shown:
+        assert str(eval(call, names)) == result
+    # 27 windows of 400 px, 380 px apart, reach across 10,000 px; 26 don't.
+    assert names["windows"] == 1000 * (math.ceil((10_000 - 400) / 380) + 1) ** 2
+    results = json.loads((ROOT / "benchmarks/results/backends.json").read_text())["models"]
+    for name, model in {"tree": "geosweep/tree", "retinanet": "RetinaNet-R50"}.items():
+        measured = results[model]["openvino"]["cpu_seconds_per_window"]
+        assert names[name] == pytest.approx(measured, rel=0.2)
