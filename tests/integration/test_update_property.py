@@ -50,10 +50,11 @@ def crash_at(write: int, after: bool) -> Iterator[None]:
             left[0] -= 1
             if left[0] == 0 and not after:
                 raise Crash
-            result = original(*arguments, **named)
-            if left[0] == 0:
-                raise Crash
-            return result
+            try:
+                return original(*arguments, **named)
+            finally:
+                if left[0] == 0:
+                    raise Crash
 
         return call
 
@@ -135,21 +136,20 @@ def happen(world: World, kind: str, *details: Any) -> None:
             compact(*open_output(world.output))
 
 
-@pytest.mark.parametrize("after", [False, True])
-def test_a_pass_may_end_at_any_write(tmp_path: Path, after: bool) -> None:
+def test_a_pass_may_end_at_any_write(tmp_path: Path) -> None:
     for write in count(1):
         folder = tmp_path / str(write)
         folder.mkdir()
         world = World(folder)
-        for number in range(4):
-            world.set(f"i{number}", number % 3)
+        for number in range(3):
+            world.set(f"i{number}", number)
         world.publish()
         one_pass(world)
         world.set("i1", 2)
-        world.remove("i3")
+        world.remove("i0")
         world.publish()
         ended = False
-        with crash_at(write, after):
+        with crash_at(write, after=write % 2 == 0):
             one_pass(world)
             ended = True
         assert_as_from_scratch(world, one_pass(world).to_geopandas())
