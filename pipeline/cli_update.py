@@ -61,6 +61,10 @@ def update(
         engine=engine,  # type: ignore[arg-type]
         address=address,
     )
+    if result.elsewhere is not None:
+        # One line for a schedule's log, however narrow that takes itself to be.
+        told = f"geosweep: {result.elsewhere} is at work on {result.output}; nothing to do here."
+        err.print(told, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         sys.stdout.write(json.dumps(result.report(), indent=2) + "\n")
     elif result.elsewhere is None:

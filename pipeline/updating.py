@@ -120,7 +120,6 @@ def update(
     _check_models(storage, settings, allowed=overwrite or keep_old)
     with lease(storage, "update") as held, ExitStack() as stack:
         if not held:
-            log.warning("%s is at work on %s; nothing to do here", held.holder, storage.uri())
             return _idle(settings, storage, engine, held.holder)
         ledger = stack.enter_context(Ledger.read(storage))
         passing = _Pass(settings, storage, ledger, prune=prune)

@@ -256,7 +256,7 @@ def test_older_versions_survive_compaction(world):
     assert one_pass(world) == (0, 0, 0, 3, 0, 0)
 
 
-def test_two_passes_at_once(world, monkeypatch, caplog):
+def test_two_passes_at_once(world, monkeypatch):
     monkeypatch.setattr("geosweep.catalog.lease.BEAT_S", 0.1)
     with lease(world.storage, "update") as held:
         assert held
@@ -264,7 +264,10 @@ def test_two_passes_at_once(world, monkeypatch, caplog):
         assert result.exit_code == 0
         assert result.elsewhere is not None
         assert f"process {os.getpid()}" in result.elsewhere
-        assert f"{result.elsewhere} is at work on {world.output}" in caplog.text
+        told = CliRunner().invoke(app, ["update", str(world.write_job()), "--engine", "local"])
+        assert told.exit_code == 0
+        line = f"geosweep: {result.elsewhere} is at work on {world.output}; nothing to do here."
+        assert told.output.strip() == line
         assert read_collection(world.storage) is None  # nothing was written
     assert one_pass(world)[0] == 3
 
