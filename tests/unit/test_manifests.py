@@ -259,7 +259,7 @@ def test_what_a_header_tells_to_type_is_there(path):
     for words in commands(text):
         check_command(words)
     named = {f"{d['kind'].lower()}/{d['metadata']['name']}" for d in documents(path)}
-    for kind, name in re.findall(r"kubectl (?:patch|delete) (\w+) ([\w-]+)", header(path)):
+    for kind, name in re.findall(r"kubectl (?:patch|delete|wait) (\w+) ([\w-]+)", header(path)):
         assert f"{kind}/{name}" in named
     assert f"-f {path.name}" in text
 
