@@ -165,6 +165,7 @@ class _Pass:
         """Hold the source's present scenes against their records, and freeze them as the plan."""
         job = self._settings.job
         source = open_job_source(job)
+        log.info("looking at %s", source.describe())
         with ExitStack() as stack:
             old = PlanFile.open(self._storage)
             if old is not None:
