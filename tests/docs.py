@@ -30,14 +30,18 @@ def blocks(page: str) -> list[Block]:
 
 
 def commands(shell: str) -> list[list[str]]:
-    """The words of each ``geosweep`` command in lines of shell, without the name itself."""
+    """The words of each ``geosweep`` command in lines of shell, without the name itself.
+
+    An image of geosweep that is run has the command for its entry point.
+    """
     found = []
     for line in shell.replace("\\\n", " ").splitlines():
         if "geosweep" not in line:
             continue
         words = shlex.split(line, comments=True)
-        for start in (at for at, word in enumerate(words) if word == "geosweep"):
-            if start == 0 or words[start - 1] in _ENDS:
+        for start, word in enumerate(words):
+            image = words[:2] == ["docker", "run"] and word.startswith("geosweep:")
+            if image or (word == "geosweep" and (start == 0 or words[start - 1] in _ENDS)):
                 rest = words[start + 1 :]
                 end = next((at for at, word in enumerate(rest) if word in _ENDS), len(rest))
                 found.append(rest[:end])

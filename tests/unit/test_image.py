@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from tests.docs import ROOT
+from tests.docs import ROOT, check_command, commands
 from tests.infra import INFRA, SECRET, header, header_commands
 
 DOCKERFILE = INFRA / "Dockerfile"
@@ -187,3 +187,6 @@ def test_the_header_builds_both_targets_under_the_names_of_the_manifests():
     tag = f"geosweep:{PROJECT['project']['version']}"
     assert built == {"cpu": tag, "cuda": f"{tag}-cuda"}
     assert set(built) <= set(bases())
+    (words,) = commands(header_commands(DOCKERFILE))
+    assert words == ["run", "job.yaml"]
+    check_command(words)
