@@ -20,8 +20,6 @@ CONFIG: dict[str, Any] = yaml.safe_load(CLUSTER.read_text())
 TYPES = CONFIG["available_node_types"]
 METRICS = 8080
 
-pytestmark = pytest.mark.ray
-
 
 @pytest.fixture(scope="module")
 def prepared() -> dict[str, Any]:

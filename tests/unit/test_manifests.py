@@ -206,7 +206,6 @@ def test_the_two_clusters_differ_in_numbers_and_the_job_alone():
     assert one == other
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("path", [RAYCLUSTER, RAYJOB], ids=lambda path: path.stem)
 def test_rays_autoscaler_reads_the_groups(path):
     reader = pytest.importorskip("ray.autoscaler._private.kuberay.autoscaling_config")
