@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import ray
+from ray.actor import exit_actor
 from ray.exceptions import RayActorError, RayTaskError
 
 from ..catalog import open_storage
 from ..catalog.collection import read_collection
 from ..catalog.errors import ClusterError, GeosweepError, ModelError, OutputError
+from ..pipeline.activity import Activity
 from ..pipeline.choose import Selected
 from ..pipeline.collect import SceneCollector, settle
 from ..pipeline.commit import Committer, SceneOutcome
 from ..pipeline.failure import failed_counts
+from .account import Account
 from .budget import ByteBudget, HeldPixels
 from .pool import RESTART_SECONDS, cause_of
 from .staff import Staff
-from .workers import StreamLostError
+from .workers import Announced, StreamLostError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,9 +76,9 @@ class Coordinator:
         self._pixels = ByteBudget(pools.budget)
         self._crops = ByteBudget(pools.budget)
         self._batch_size = batch_size
-        self._windows = self._detections = 0
         self._crop_bytes: dict[str, int] = {}
         self._staff = Staff.hire(settings, pools, batch_size)
+        self._account = Account(settings.job.name, self._staff)
 
     async def ready(self) -> list[str]:
         """Wait until all actors stand; gives the detectors' devices.
@@ -103,6 +106,7 @@ class Coordinator:
                 f"A detector on {ray.util.get_node_ip_address()} was given a GPU but runs on the CPU: "
                 "install a CUDA build of torch there, or set cluster.detectors.num_gpus to 0."
             )
+        self._account.begin()
         return devices
 
     def _check_output(self) -> None:
@@ -113,9 +117,14 @@ class Coordinator:
                 "where this run began; choose an output.path that all nodes share."
             )
 
-    async def progress(self) -> tuple[int, int]:
-        """Windows and detections done so far."""
-        return self._windows, self._detections
+    async def progress(self) -> Activity:
+        """What was done so far."""
+        return self._account.tell()
+
+    async def close(self) -> None:
+        """End, and the actors with it. Ray hands on the last metrics of actors that end by themselves."""
+        self._account.tell()
+        exit_actor()
 
     async def sweep(self, task: SceneTask) -> SceneOutcome:
         """Sweep a scene and commit it, as a failure if need be.
@@ -125,6 +134,12 @@ class Coordinator:
         OutputError, ModelError
             Since then no other scene would fare better.
         """
+        start = time.perf_counter()
+        outcome = await self._sweep(task)
+        self._account.scene(outcome, time.perf_counter() - start)
+        return outcome
+
+    async def _sweep(self, task: SceneTask) -> SceneOutcome:
         if task.scene.error is not None:
             return await self._blocking(self._committer.fail, task, task.scene.error)
         reason, run = "", _SceneRun(task)
@@ -133,11 +148,15 @@ class Coordinator:
             start = time.perf_counter()
             try:
                 detections = await self._sweep_once(run)
-                seconds = {"sweep": time.perf_counter() - start}
+                seconds = {
+                    "sweep": time.perf_counter() - start,
+                    "detect": run.detect_seconds,
+                }
                 return await self._blocking(
                     self._committer.succeed, task, run.header, detections, seconds
                 )
             except _ReaderLostError:
+                self._staff.readers.deaths += 1
                 reason = f"Its reader's process died {SCENE_TRIES} times; look at the worker logs."
                 await asyncio.sleep(RESTART_SECONDS * (attempt + 1))
             except (OutputError, ModelError):
@@ -171,6 +190,7 @@ class Coordinator:
                 reader.close.remote(session)
             if counts is None:
                 raise _ReaderLostError
+            self._account.add(run.read_up_to(*counts.bytes))
             return counts
 
         counts = await self._staff.readers.call(stream)
@@ -198,16 +218,16 @@ class Coordinator:
                 await self._pixels.acquire(size)
                 try:
                     refs = reader.next_batch.options(num_returns=2).remote(session)
-                    windows: int | None = await refs[0]
+                    batch: Announced | None = await refs[0]
                 except BaseException:
                     self._pixels.release(size)
                     raise
-                if windows is None:
+                if batch is None:
                     self._pixels.release(size)
                     break
                 pixels = HeldPixels(refs[1], partial(self._pixels.release, size))
                 del refs
-                work = asyncio.create_task(self._do_batch(run, number, windows, pixels))
+                work = asyncio.create_task(self._do_batch(run, number, batch, pixels))
                 work.add_done_callback(partial(finished, pixels))
                 tasks.add(work)
                 number += 1
@@ -216,12 +236,16 @@ class Coordinator:
             await _cancel(tasks)
 
     async def _do_batch(
-        self, run: _SceneRun, number: int, windows: int, pixels: HeldPixels
+        self, run: _SceneRun, number: int, batch: Announced, pixels: HeldPixels
     ) -> None:
         """One batch of windows through detector, croppers and classifiers."""
-        selected: Selected = await self._staff.detectors.call(
+        self._account.add(run.read_up_to(batch.decoded_bytes, batch.stored_bytes))
+        detected: tuple[Selected, float] = await self._staff.detectors.call(
             lambda actor: actor.detect.remote(pixels.ref, run.task_ref, run.header_ref)
         )
+        selected, seconds = detected
+        run.detect_seconds += seconds
+        self._account.add(Activity(detect_seconds=seconds))
         count = len(selected.found)
         chunks = [
             (spec.name, selected.found[np.arange(start, min(start + spec.batch_size, count))])
@@ -236,8 +260,7 @@ class Coordinator:
         done = settle(selected, classified, self._settings.crop_classes)
         assert run.collector is not None
         run.collector.add(number, done)
-        self._windows += windows
-        self._detections += len(done.found)
+        self._account.add(Activity(windows=batch.windows, detections=len(done.found)))
 
     async def _classify(
         self, run: _SceneRun, name: str, found: Found, pixels: HeldPixels
@@ -259,7 +282,9 @@ class Coordinator:
             note, crops = await self._staff.croppers.call(cut)
             pixels.leave()
             pool = self._staff.classifiers[name]
-            return await pool.call(lambda actor: actor.classify.remote(crops)), note
+            rows = await pool.call(lambda actor: actor.classify.remote(crops))
+            self._account.add(Activity(crops=len(rows)))
+            return rows, note
 
     async def _blocking(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)
@@ -272,6 +297,8 @@ class _SceneRun:
         self.task = task
         self.header: SceneHeader | None = None
         self.collector: SceneCollector | None = None
+        self.detect_seconds = 0.0
+        self._read = (0, 0)
 
     def open(self, header: SceneHeader, settings: Settings) -> None:
         """Note the opened scene; its limits and header go to the store once, not with each batch."""
@@ -279,6 +306,11 @@ class _SceneRun:
         self.collector = SceneCollector(header, settings.job.merge)
         self.task_ref = ray.put(self.task)
         self.header_ref = ray.put(header)
+
+    def read_up_to(self, decoded: int, stored: int) -> Activity:
+        """Bytes that were read since the last call, by what was read of the scene so far."""
+        before, self._read = self._read, (decoded, stored)
+        return Activity(decoded_bytes=decoded - before[0], stored_bytes=stored - before[1])
 
 
 def _raise_first(tasks: set[asyncio.Task[None]]) -> None:

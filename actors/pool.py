@@ -40,6 +40,13 @@ class Pool:
     stands
         Waits for an actor's answer. Asked before a call whose actor died is tried again: on a busy
         machine a process takes its time to start, and calls that come too early would use up the tries.
+
+    Attributes
+    ----------
+    open_calls
+        Calls that wait for an answer, or still for an actor.
+    deaths
+        Calls whose actor died.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class Pool:
         self.actors = actors
         self._depth = depth
         self._load = [0] * len(actors)
+        self.open_calls = self.deaths = 0
         self._waiting: deque[tuple[bool, asyncio.Future[int]]] = deque()
 
     @property
@@ -71,6 +79,13 @@ class Pool:
         ClusterError
             If `TRIES` actors died of it.
         """
+        self.open_calls += 1
+        try:
+            return await self._call(use)
+        finally:
+            self.open_calls -= 1
+
+    async def _call(self, use: Callable[[Any], Awaitable[T]]) -> T:
         last: Exception | None = None
         for attempt in range(TRIES):
             place = await self._take(alone=attempt > 0)
@@ -78,6 +93,7 @@ class Pool:
                 return await use(self.actors[place])
             except (RayActorError, ActorUnavailableError) as error:
                 log.warning("a %s died (try %d of %d)", self.name, attempt + 1, TRIES)
+                self.deaths += 1
                 last = error
                 await asyncio.sleep(RESTART_SECONDS * (attempt + 1))
                 await self._wait_for(self.actors[place])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ..pipeline.activity import POOLS
 from .pool import Pool
 from .workers import Classifier, Cropper, DetectorActor, Reader
 
@@ -25,6 +26,16 @@ class Staff:
     detectors: Pool
     croppers: Pool
     classifiers: dict[str, Pool]
+
+    @property
+    def pools(self) -> dict[str, list[Pool]]:
+        """The pools by what they do (`POOLS`), those without actors left out."""
+        some = ([self.readers], [self.detectors], [self.croppers], list(self.classifiers.values()))
+        return {
+            name: pools
+            for name, pools in zip(POOLS, some, strict=True)
+            if any(pool.actors for pool in pools)
+        }
 
     @classmethod
     def hire(cls, settings: Settings, plan: PoolPlan, batch_size: int) -> Staff:

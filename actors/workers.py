@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import ray
@@ -50,6 +51,14 @@ class _Loaded(Generic[T]):
         return self._value
 
 
+class Announced(NamedTuple):
+    """What is known of a batch of windows, and of its scene's bytes so far, without its pixels."""
+
+    windows: int
+    decoded_bytes: int = 0
+    stored_bytes: int = 0
+
+
 class StreamLostError(Exception):
     """The reader was restarted since it opened the scene, and knows nothing of it."""
 
@@ -70,14 +79,15 @@ class Reader:
         self._open[session] = (reader, reader.batches(self._batch_size))
         return reader.header
 
-    def next_batch(self, session: str) -> tuple[int | None, WindowBatch | None]:
-        """The next windows after their number, or (None, None) at the end; call with ``num_returns=2``."""
+    def next_batch(self, session: str) -> tuple[Announced | None, WindowBatch | None]:
+        """The next windows after a note on them, or (None, None); call with ``num_returns=2``."""
         if session not in self._open:
             raise StreamLostError
-        batch = next(self._open[session][1], None)
+        reader, batches = self._open[session]
+        batch = next(batches, None)
         if batch is None:
             return None, None
-        return len(batch.index), batch
+        return Announced(len(batch.index), *reader.counts.bytes), batch
 
     def close(self, session: str) -> StreamCounts | None:
         """Release a scene and say what became of its windows; None for one that isn't open."""
@@ -102,10 +112,14 @@ class DetectorActor:
         """Where it runs."""
         return self._finder.get().device
 
-    def detect(self, batch: WindowBatch, task: SceneTask, header: SceneHeader) -> Selected:
-        """Detect in a batch and keep what its windows and its scene own."""
+    def detect(
+        self, batch: WindowBatch, task: SceneTask, header: SceneHeader
+    ) -> tuple[Selected, float]:
+        """Detect in a batch, keep what its windows and its scene own, and say how long it took."""
         mode = self._settings.job.merge.windows
-        return self._finder.get().find(batch, header, task.region, mode)
+        start = time.perf_counter()
+        selected = self._finder.get().find(batch, header, task.region, mode)
+        return selected, time.perf_counter() - start
 
 
 @ray.remote

@@ -33,6 +33,7 @@ FROM_BATCHES = (
     "detections_outside_aoi",
     "duplicates_core",
     "duplicates_owned",
+    "crops",
 )
 """Counts that are sums over a scene's batches."""
 
@@ -92,7 +93,8 @@ def settle(
     lost = np.unique(np.concatenate([np.zeros(0, np.int64), *failed]))
     keep = ~np.isin(selected.found.window, lost)
     tally = selected.tally.without(lost) if len(lost) else selected.tally
-    batch = Batch(selected.found[keep], tally.counts(), {}, {})
+    crops = sum(len(rows) for chunks in classified.values() for rows, _ in chunks)
+    batch = Batch(selected.found[keep], {**tally.counts(), "crops": crops}, {}, {})
     for name, width in crop_models.items():
         chunks = classified.get(name, ())
         rows = stack_probabilities((rows for rows, _ in chunks), width)[keep]
@@ -192,4 +194,6 @@ class SceneCollector:
             "windows_skipped_owned": header.owned_elsewhere,
             "windows_failed": stream.damaged + failed,
             **{name: of_batches[name] for name in FROM_BATCHES},
+            "decoded_bytes": stream.decoded_bytes,
+            "stored_bytes": stream.stored_bytes,
         }

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
@@ -27,15 +28,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..actors import COORDINATOR_OPTIONS, Coordinator, cause_of
 from ..catalog.errors import ClusterError, GeosweepError, JobError
+from .activity import Activity
 from .commit import Committer, SceneOutcome
 from .failure import failed_counts
 from .pools import PoolPlan, plan_pools
 
 if TYPE_CHECKING:
     from ..catalog import Storage
+    from .activity import OnActivity
     from .scene_reader import SceneTask
     from .settings import Settings
-    from .sweep import OnWindows
 
 log = logging.getLogger("geosweep")
 
@@ -43,6 +45,9 @@ LOCAL_STORE_BYTES = 1 << 30
 START_SECONDS = 300.0
 SCENE_TRIES = 3
 POLL_SECONDS = 0.5
+LAST_POLL_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
+"""Patience with coordinators at the end: for their last numbers, and until they are gone."""
 _GONE = (RayActorError, ActorUnschedulableError)
 """What Ray raises for an actor that is dead, restarting, or whose node is gone."""
 
@@ -57,7 +62,7 @@ class RayEngine:
     address
         Cluster to join. None uses the one this process is connected to, or else starts a local one,
         which is stopped at the end; no other cluster ever is.
-    on_windows
+    on_activity
         Progress callback.
 
     Raises
@@ -76,12 +81,13 @@ class RayEngine:
         storage: Storage,
         *,
         address: str | None = None,
-        on_windows: OnWindows | None = None,
+        on_activity: OnActivity | None = None,
     ) -> None:
         self._settings = settings
         self._committer = Committer(storage, settings)
         self._address = address
-        self._on_windows = on_windows
+        self._on_activity = on_activity
+        self._lost_activity = Activity()
         self._own_cluster = False
         self._coordinators: list[_Seat] = []
         self.devices: list[str] = []
@@ -97,6 +103,9 @@ class RayEngine:
 
     def __exit__(self, *_: object) -> None:
         """Return what was taken: the actors, and the cluster if it is ours."""
+        with contextlib.suppress(Exception):
+            closing = [seat.actor.close.remote() for seat in self._coordinators]
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
         for seat in self._coordinators:
             with contextlib.suppress(Exception):
                 ray.kill(seat.actor)
@@ -198,7 +207,7 @@ class RayEngine:
                 waiting[seat.actor.sweep.remote(task)] = (seat, task, attempt)
             reviving = {seat.revival: seat for seat in self._coordinators if seat.revival}
             if not waiting and not reviving:
-                self._poll_progress(POLL_SECONDS)
+                self._poll_progress(LAST_POLL_SECONDS)
                 return
             for ref in _wait([*waiting, *reviving]):
                 if ref in reviving:
@@ -244,7 +253,8 @@ class RayEngine:
         if seat.revival is not None or seat not in self._coordinators:
             return  # another of its scenes told us already
         log.warning("a coordinator died; its scenes are tried again")
-        seat.windows = seat.detections = 0
+        self._lost_activity += replace(seat.activity, queues={}, actors={})
+        seat.activity = Activity()
         seat.progress = None
         seat.patience = time.monotonic() + START_SECONDS
         seat.revival = seat.actor.ready.remote()
@@ -269,11 +279,11 @@ class RayEngine:
 
     def _poll_progress(self, patience: float = 0.0) -> None:
         """Take in what coordinators have answered, and ask them anew now and then; never in the way."""
-        if self._on_windows is None:
+        if self._on_activity is None:
             return
         now = time.monotonic()
         for seat in self._coordinators:
-            if seat.progress is None and (patience or now - seat.asked >= POLL_SECONDS):
+            if patience or (seat.progress is None and now - seat.asked >= POLL_SECONDS):
                 seat.progress, seat.asked = seat.actor.progress.remote(), now
         asked = [seat.progress for seat in self._coordinators if seat.progress is not None]
         if not asked:
@@ -283,10 +293,9 @@ class RayEngine:
             ref = seat.progress
             if ref is not None and ref in answered:
                 with contextlib.suppress(*_GONE):
-                    windows, detections = ray.get(ref)
-                    self._on_windows(windows - seat.windows, detections - seat.detections)
-                    seat.windows, seat.detections = windows, detections
+                    seat.activity = ray.get(ref)
                 seat.progress = None
+        self._on_activity(sum((seat.activity for seat in self._coordinators), self._lost_activity))
 
 
 class _Seat:
@@ -296,7 +305,7 @@ class _Seat:
         self.actor = actor
         self.scenes = scenes
         self.load = 0
-        self.windows = self.detections = 0
+        self.activity = Activity()
         self.revival: ray.ObjectRef | None = None
         self.patience = 0.0
         self.progress: ray.ObjectRef | None = None

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from ..catalog.errors import GeosweepError, ModelError, OutputError
 from ._stopwatch import Stopwatch
+from .activity import Activity
 from .commit import Committer, SceneOutcome
 from .failure import failed_counts
 from .find import Finder
 from .scene_crops import SceneCrops
 from .scene_reader import SceneReader, SceneTask
-from .sweep import OnWindows, sweep_scene
+from .sweep import sweep_scene
 
 if TYPE_CHECKING:
     from ..catalog import Storage
     from ..models import CropModel, Detector
+    from .activity import OnActivity
     from .settings import Settings
 
 log = logging.getLogger("geosweep")
@@ -32,19 +36,21 @@ class LocalEngine:
         The job.
     storage
         The output.
-    on_windows
+    on_activity
         Progress callback.
     """
 
     name = "local"
 
     def __init__(
-        self, settings: Settings, storage: Storage, on_windows: OnWindows | None = None
+        self, settings: Settings, storage: Storage, on_activity: OnActivity | None = None
     ) -> None:
         self._settings = settings
         self._committer = Committer(storage, settings)
-        self._on_windows = on_windows
+        self._on_activity = on_activity
         self._finder, self._crop_models = load_models(settings)
+        self._done = Activity()
+        self._start = time.perf_counter()
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +86,7 @@ class LocalEngine:
                 self._crop_models,
                 crops,
                 watch=watch,
-                on_windows=self._on_windows,
+                on_batch=self._note,
             )
             return self._committer.succeed(task, reader.header, detections, watch.seconds)
         except (OutputError, ModelError):
@@ -98,6 +104,12 @@ class LocalEngine:
             crops.close()
             if opened is not None:
                 opened.close()
+
+    def _note(self, batch: Activity) -> None:
+        self._done += batch
+        if self._on_activity is not None:
+            stood = time.perf_counter() - self._start
+            self._on_activity(replace(self._done, detector_seconds=stood))
 
 
 def load_models(settings: Settings) -> tuple[Finder, dict[str, CropModel]]:

@@ -70,6 +70,16 @@ class PixelSource(Protocol):
     pixel_bytes: float
     """Bytes that are decoded for a pixel of the level."""
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of pixels that were decoded so far."""
+        ...
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that these pixels' blocks have in the file; 0 where its format doesn't tell."""
+        ...
+
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
         """Decode a rectangle of the level."""
         ...
@@ -111,6 +121,7 @@ class ArraySource:
         self.full_size = (self.width, self.height)
         self.dtype = self._array.dtype
         self.pixel_bytes: float = self.count
+        self.decoded_bytes = self.stored_bytes = 0
         self.block: tuple[int, int] = (256, self.width)
         self.transform: Affine | None = None
         self.crs: str | None = None

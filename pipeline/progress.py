@@ -4,87 +4,71 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from ..catalog.errors import JobError
+from .activity import Activity
 from .commit import SceneOutcome
+from .run_numbers import RunNumbers
 
 log = logging.getLogger("geosweep")
 LINE_EVERY_SECONDS = 30.0
 EVERY_VARIABLE = "GEOSWEEP_PROGRESS_SECONDS"
 """Seconds between two lines, where they should be others."""
 
-_LINE = re.compile(
-    r"progress: (?P<scenes_done>\d+) of (?P<scenes>\d+) scenes \((?P<failed>\d+) failed\), "
-    r"(?P<windows>\d+) windows \((?P<windows_per_second>[\d.]+)/s\), (?P<detections>\d+) detections"
-)
 
+class SceneBars(Progress):
+    """A bar of scenes, and below it the other numbers of a run.
 
-@dataclass(frozen=True, slots=True)
-class RunNumbers:
-    """How far a run is; windows and detections are its own, scenes those of earlier runs, too.
-
-    As text it is the line of the log, from which `parse` makes it again.
+    Parameters
+    ----------
+    console
+        The terminal.
     """
 
-    scenes_done: int
-    scenes: int
-    failed: int
-    windows: int
-    windows_per_second: float
-    detections: int
+    def __init__(self, console: Console) -> None:
+        self._numbers: RunNumbers | None = None
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("scenes"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", style="progress.remaining"),
+            console=console,
+        )
 
-    def __str__(self) -> str:
-        scenes = f"{self.scenes_done} of {self.scenes} scenes ({self.failed} failed)"
-        return f"progress: {scenes}, {self.work}"
+    def begin(self, total: int | None, *, visible: bool = True) -> TaskID:
+        """Add the bar."""
+        return self.add_task("sweeping", total=total, visible=visible, left="")
 
-    @property
-    def work(self) -> str:
-        """The part of the line that is not about scenes."""
-        windows = f"{self.windows} windows ({self.windows_per_second:.1f}/s)"
-        return f"{windows}, {self.detections} detections"
+    def show(self, task: TaskID, numbers: RunNumbers) -> None:
+        """Bring all up to date."""
+        self._numbers = numbers
+        # Rich's own estimate forgets what is older than half a minute, and a scene may take longer.
+        left = "" if numbers.seconds_left is None else f"{numbers.time_left} left"
+        done, total = numbers.scenes_done, numbers.scenes
+        self.update(task, completed=done, total=total, visible=True, left=left)
 
-    @classmethod
-    def parse(cls, log: str) -> RunNumbers | None:
-        """What the last such line of a log says; None if there is none."""
-        found = None
-        for match in _LINE.finditer(log):
-            found = match.groupdict()
-        if found is None:
-            return None
-        rate = float(found.pop("windows_per_second"))
-        return cls(windows_per_second=rate, **{key: int(text) for key, text in found.items()})
-
-    def to_dict(self) -> dict[str, float]:
-        """As plain numbers."""
-        return asdict(self)
-
-
-def scene_bars(console: Console) -> Progress:
-    """A bar of scenes with the time that is left; its tasks have a field ``detail``."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("scenes  {task.fields[detail]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        yield from super().get_renderables()
+        if self._numbers is not None:
+            yield Text(f"{self._numbers.work}\n{self._numbers.load}", style="dim")
 
 
 class FollowedLog:
@@ -97,8 +81,8 @@ class FollowedLog:
     """
 
     def __init__(self, console: Console) -> None:
-        self._bars = scene_bars(console)
-        self._task = self._bars.add_task("sweeping", total=None, visible=False, detail="")
+        self._bars = SceneBars(console)
+        self._task = self._bars.begin(None, visible=False)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -115,9 +99,7 @@ class FollowedLog:
             console = self._bars.console
             console.print(line, end="", markup=False, highlight=False, soft_wrap=True)
             return
-        done, total = numbers.scenes_done, numbers.scenes
-        detail = numbers.work
-        self._bars.update(self._task, completed=done, total=total, visible=True, detail=detail)
+        self._bars.show(self._task, numbers)
 
 
 class RunProgress:
@@ -136,15 +118,15 @@ class RunProgress:
 
     def __init__(self, total: int, *, show: bool, console: Console | None = None) -> None:
         console = console or Console(stderr=True)
-        self._bars: Progress | None = None
+        self._bars: SceneBars | None = None
         self._lines = show and not console.is_terminal
         self._every = _seconds_between_lines()
-        self._total, self._done, self._failed = total, 0, 0
-        self._windows = self._detections = 0
+        self._total, self._standing, self._done, self._failed = total, 0, 0, 0
+        self._activity = Activity()
         self._start = self._last_line = time.monotonic()
         if show and console.is_terminal:
-            self._bars = scene_bars(console)
-            self._task = self._bars.add_task("sweeping", total=total, detail="")
+            self._bars = SceneBars(console)
+            self._task = self._bars.begin(total)
 
     def __enter__(self) -> Self:
         if self._bars is not None:
@@ -161,18 +143,21 @@ class RunProgress:
     ) -> None:
         if self._bars is not None:
             self._bars.stop()
-        elif self._lines and (self._done or self._windows):
+        elif self._lines and (self._standing or self._done or self._activity.windows):
             log.info("%s", self.numbers)
 
-    def on_windows(self, windows: int, detections: int) -> None:
-        """Note windows and detections done."""
-        self._windows += windows
-        self._detections += detections
+    def on_start(self) -> None:
+        """Note that the engine stands: rates and the time that is left don't count its start."""
+        self._start = time.monotonic()
+
+    def on_activity(self, activity: Activity) -> None:
+        """Note all that was done so far."""
+        self._activity = activity
         self._show()
 
     def on_standing(self) -> None:
         """Note a scene that an earlier run has done."""
-        self._done += 1
+        self._standing += 1
         self._show()
 
     def on_scene(self, outcome: SceneOutcome) -> None:
@@ -186,15 +171,29 @@ class RunProgress:
     @property
     def numbers(self) -> RunNumbers:
         """How far the run is."""
-        rate = self._windows / max(time.monotonic() - self._start, 1e-9)
+        activity, seconds = self._activity, max(time.monotonic() - self._start, 1e-9)
+        done = self._standing + self._done
+        pace = seconds / self._done if self._done else None
         return RunNumbers(
-            self._done, self._total, self._failed, self._windows, rate, self._detections
+            done,
+            self._total,
+            self._failed,
+            activity.windows,
+            round(activity.windows / seconds, 1),
+            activity.detections,
+            activity.crops,
+            round(activity.crops / seconds, 1),
+            round(activity.busy, 2),
+            round(activity.stored_bytes / 1e9, 3),
+            round(activity.decoded_bytes / 1e9, 3),
+            activity.queues,
+            None if pace is None else round(pace * (self._total - done)),
         )
 
     def _show(self) -> None:
         now = time.monotonic()
         if self._bars is not None:
-            self._bars.update(self._task, completed=self._done, detail=self.numbers.work)
+            self._bars.show(self._task, self.numbers)
         elif self._lines and now - self._last_line >= self._every:
             self._last_line = now
             log.info("%s", self.numbers)

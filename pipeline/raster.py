@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -76,6 +76,7 @@ class RasterSource:
         )
         # GDAL complains once about a corrupt block, and gives its wrong pixels from its cache later on.
         self._damaged: set[Rectangle] = set()
+        self.decoded_bytes = self.stored_bytes = 0
         self._level: int | None = None
         self._dataset = self._open()
         try:
@@ -129,6 +130,8 @@ class RasterSource:
         self.block = dataset.block_shapes[self._indexes[0] - 1]
         kinds = [np.dtype(dataset.dtypes[index - 1]) for index in set(self._indexes)]
         self.pixel_bytes: float = sum(kind.itemsize for kind in kinds)
+        by_band = dataset.interleaving is Interleaving.band
+        self._stored_bands = sorted(set(self._indexes)) if by_band else self._indexes[:1]
         flags = dataset.mask_flag_enums[self._indexes[0] - 1]
         self._nodata = dataset.nodata if MaskFlags.nodata in flags else None
         self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
@@ -182,11 +185,30 @@ class RasterSource:
         try:
             with rasterio.Env(**self._env), _complaints() as complaints:
                 data = self._dataset.read(list(self._indexes), window=window)
+                self.decoded_bytes += data.nbytes
+                self.stored_bytes += self._stored_in(bounds)
                 return data, self._valid(data, window), complaints
         except (RasterioError, OSError) as error:
             raise RasterError(
                 f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
             ) from None
+
+    def _stored_in(self, bounds: Rectangle) -> int:
+        """Bytes in the file of a rectangle's blocks, which a TIFF's directory tells."""
+        if self._dataset.driver != "GTiff":
+            return 0
+        x0, y0, x1, y1 = bounds
+        high, wide = self.block
+        total = 0.0
+        for row in range(y0 // high, -(-y1 // high)):
+            # A block higher than the rectangle is read for several: each counts its part.
+            bottom = min((row + 1) * high, self.height)
+            share = (min(y1, bottom) - max(y0, row * high)) / (bottom - row * high)
+            for column in range(x0 // wide, -(-x1 // wide)):
+                for band in self._stored_bands:
+                    name = f"BLOCK_SIZE_{column}_{row}"
+                    total += share * int(self._dataset.get_tag_item(name, "TIFF", bidx=band) or 0)
+        return round(total)
 
     def _valid(self, data: NDArray[Any], window: Window) -> NDArray[np.bool_] | None:
         if self._masked:

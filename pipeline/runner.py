@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..catalog.planfile import PlanFile
+    from .activity import OnActivity
     from .job import Job
     from .result import Result
     from .scene_reader import SceneTask
-    from .sweep import OnWindows
 
 log = logging.getLogger("geosweep")
 EngineName = Literal["ray", "local"]
@@ -158,9 +158,10 @@ def run_plan(
         if first is not None:
             with (
                 presence(storage, "run"),
-                _open_engine(engine, settings, storage, address, shown.on_windows) as opened,
+                _open_engine(engine, settings, storage, address, shown.on_activity) as opened,
             ):
                 devices = opened.devices
+                shown.on_start()
                 for outcome in opened.sweep(_checked(chain([first], todo), check)):
                     shown.on_scene(outcome)
                     done += 1
@@ -192,15 +193,15 @@ def _open_engine(
     settings: Settings,
     storage: Storage,
     address: str | None,
-    on_windows: OnWindows,
+    on_activity: OnActivity,
 ) -> AbstractContextManager[Engine]:
     if name == "local":
         from .local import LocalEngine
 
-        return LocalEngine(settings, storage, on_windows)
+        return LocalEngine(settings, storage, on_activity)
     from .driver import RayEngine
 
-    return RayEngine(settings, storage, address=address, on_windows=on_windows)
+    return RayEngine(settings, storage, address=address, on_activity=on_activity)
 
 
 def check_claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:

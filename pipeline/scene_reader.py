@@ -99,13 +99,24 @@ class SceneReader:
 
     def batches(self, batch_size: int) -> Iterator[WindowBatch]:
         """Stream the planned windows, at most `batch_size` at a time; `counts` is complete at the end."""
-        return stream_windows(
+        stream = stream_windows(
             self._source,
             self.header.grid,
             self._plan.wanted,
             batch_size=self.header.windows_at_once(batch_size),
             counts=self.counts,
         )
+        try:
+            for batch in stream:
+                self._count_bytes()
+                yield batch
+            self._count_bytes()
+        finally:
+            stream.close()  # type: ignore[attr-defined]
+
+    def _count_bytes(self) -> None:
+        self.counts.decoded_bytes = self._source.decoded_bytes
+        self.counts.stored_bytes = self._source.stored_bytes
 
     def close(self) -> None:
         """Release the raster."""

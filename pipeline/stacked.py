@@ -126,6 +126,16 @@ class StackedSource:
         damaged = tuple(dict.fromkeys(bad for strip in strips for bad in strip.damaged))
         return Strip(bounds, self._layout.to_bytes(data, valid), valid, damaged)
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of pixels that were decoded so far."""
+        return sum(part.decoded_bytes for part in self._parts.values())
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that these pixels' blocks have in the files."""
+        return sum(part.stored_bytes for part in self._parts.values())
+
     def close(self) -> None:
         """Release all files."""
         for part in self._parts.values():
@@ -296,6 +306,4 @@ def _place(source: RasterSource) -> str:
         return f"{wide} × {high} pixels without georeferencing"
     crs = source.crs or "no CRS"
     x, y = source.transform.c, source.transform.f
-    return (
-        f"{crs if len(crs) < 32 else 'a CRS of its own'}, {wide} × {high} pixels from {x:.12g}, {y:.12g}"
-    )
+    return f"{crs if len(crs) < 32 else 'a CRS of its own'}, {wide} × {high} pixels from {x:.12g}, {y:.12g}"

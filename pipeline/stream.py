@@ -58,6 +58,13 @@ class StreamCounts:
     nodata: int = 0
     damaged: int = 0
     damaged_windows: list[int] = field(default_factory=list)
+    decoded_bytes: int = 0
+    stored_bytes: int = 0
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Decoded and stored."""
+        return self.decoded_bytes, self.stored_bytes
 
 
 def warn_of_damage(name: str, counts: StreamCounts) -> None:

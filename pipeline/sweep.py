@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ._stopwatch import Stopwatch
+from .activity import Activity
 from .collect import SceneCollector, SceneDetections, settle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..models import CropModel
+    from .activity import OnActivity
     from .collect import Classified
     from .crop import CropNote
     from .detect import Found
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .stream import WindowBatch
 
-OnWindows = Callable[[int, int], None]
-"""Called with the numbers of windows and detections just done."""
-
 
 def sweep_scene(
     reader: SceneReader,
@@ -38,7 +38,7 @@ def sweep_scene(
     crops: SceneCrops,
     *,
     watch: Stopwatch | None = None,
-    on_windows: OnWindows | None = None,
+    on_batch: OnActivity | None = None,
 ) -> SceneDetections:
     """Detect, classify and merge one scene.
 
@@ -56,8 +56,8 @@ def sweep_scene(
         Cuts their crops.
     watch
         Collects seconds for each stage.
-    on_windows
-        Progress callback.
+    on_batch
+        Called with what was done for each batch of windows.
 
     Raises
     ------
@@ -68,6 +68,7 @@ def sweep_scene(
     job, header = settings.job, reader.header
     collector = SceneCollector(header, job.merge)
     batches = reader.batches(settings.batch_size(finder.device))
+    read = (0, 0)
     try:
         number = 0
         while True:
@@ -75,7 +76,9 @@ def sweep_scene(
                 batch = next(batches, None)
             if batch is None:
                 break
+            start = time.perf_counter()
             selected = finder.find(batch, header, region, job.merge.windows, clock)
+            detect_seconds = time.perf_counter() - start
             classified = {
                 spec.name: _classify(
                     selected.found, batch, header, spec, crop_models[spec.name], crops, clock
@@ -84,8 +87,18 @@ def sweep_scene(
             }
             done = settle(selected, classified, settings.crop_classes)
             collector.add(number, done)
-            if on_windows is not None:
-                on_windows(len(batch.index), len(done.found))
+            if on_batch is not None:
+                read, before = reader.counts.bytes, read
+                on_batch(
+                    Activity(
+                        windows=len(batch.index),
+                        detections=len(done.found),
+                        crops=done.counts["crops"],
+                        decoded_bytes=read[0] - before[0],
+                        stored_bytes=read[1] - before[1],
+                        detect_seconds=detect_seconds,
+                    )
+                )
             number += 1
     finally:
         batches.close()  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ import pytest
 
 from geosweep.actors.budget import ByteBudget
 from geosweep.actors.coordinator import Coordinator
+from geosweep.actors.workers import Announced
 from geosweep.catalog.errors import RasterError
 
 
@@ -25,7 +26,7 @@ class ReaderHandle:
         async def note():
             await asyncio.sleep(0)
             self._left -= 1
-            return 1 if self._left >= 0 else None
+            return Announced(1) if self._left >= 0 else None
 
         return [note(), object()]
 

@@ -1,5 +1,7 @@
 """The working actors, as plain objects."""
 
+from pathlib import Path
+
 import pytest
 
 from geosweep.actors.workers import Reader, StreamLostError
@@ -22,11 +24,16 @@ def test_a_reader_counts_what_it_handed_out(make_reader):
     make, task = make_reader
     reader = make()
     header = reader.open("session", task)
-    sizes = []
+    notes = []
     while (got := reader.next_batch("session"))[0] is not None:
-        sizes.append(got[0])
-    assert sizes == [5, 5, 2]
-    assert reader.close("session").read == header.grid.count == 12
+        notes.append(got[0])
+    assert [note.windows for note in notes] == [5, 5, 2]
+    counts = reader.close("session")
+    assert counts.read == header.grid.count == 12
+    assert notes == sorted(notes, key=lambda note: note.decoded_bytes)
+    width, height = header.size
+    assert counts.decoded_bytes == 3 * width * height
+    assert 0 < counts.stored_bytes <= Path(task.scene.href).stat().st_size
     assert reader.close("session") is None
 
 
