@@ -44,16 +44,40 @@ def pixel_area_m2(transform: Affine, size: tuple[int, int], crs: str) -> float:
     size
         (width, height) of the raster.
     """
+    coefficients = np.array([transform[:6]], float)
+    return float(pixel_areas_m2(coefficients, np.array([size], float), crs)[0])
+
+
+def pixel_areas_m2(
+    transforms: NDArray[np.float64], sizes: NDArray[np.float64], crs: str
+) -> NDArray[np.float64]:
+    """As `pixel_area_m2`, of many rasters in one CRS.
+
+    Parameters
+    ----------
+    transforms
+        (N, 6) affine coefficients a to f.
+    sizes
+        (N, 2) width and height.
+
+    Returns
+    -------
+    NDArray
+        float64 (N,).
+    """
+    a, b, c, d, e, f = transforms.T[:, :, None]
     # A block of pixels, so that centimetre pixels don't drown in rounding.
     side = 64
-    x, y = size[0] / 2, size[1] / 2
-    xs, ys = np.array([x, x + side, x + side, x]), np.array([y, y, y + side, y + side])
-    ring = np.stack(to_map(transform, xs, ys), axis=-1)
-    ground = float(_ground_areas(crs, ring[None])[0]) / side**2
-    planar = _planar_area(transform, crs)
-    if planar is not None and math.isclose(planar, ground, rel_tol=_PLANAR_TOLERANCE):
-        return planar
-    return ground
+    x, y = (sizes / 2).T[:, :, None]
+    xs, ys = x + np.array([0, side, side, 0]), y + np.array([0, 0, side, side])
+    ring = np.stack([a * xs + b * ys + c, d * xs + e * ys + f], axis=-1)
+    ground = _ground_areas(crs, ring) / side**2
+    unit = _map_unit(crs)
+    if unit is None:
+        return ground
+    planar = (np.abs(a * e - b * d) * unit**2)[:, 0]
+    close = np.abs(planar - ground) <= _PLANAR_TOLERANCE * np.maximum(planar, np.abs(ground))
+    return np.where(close, planar, ground)
 
 
 def ground_sample_distance(transform: Affine, size: tuple[int, int], crs: str | None) -> float:
@@ -86,10 +110,17 @@ def box_areas_m2(
 
 
 def _planar_area(transform: Affine, crs: str) -> float | None:
+    unit = _map_unit(crs)
+    return None if unit is None else abs(transform.determinant) * unit**2
+
+
+@lru_cache(maxsize=64)
+def _map_unit(crs: str) -> float | None:
+    """Metres of a unit of a CRS's grid; None where it has none."""
     parsed = _crs(crs)
     if parsed.is_geographic or not parsed.axis_info:
         return None
-    return abs(transform.determinant) * parsed.axis_info[0].unit_conversion_factor ** 2
+    return parsed.axis_info[0].unit_conversion_factor
 
 
 def _ground_areas(crs: str, rings: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import shapely
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from ..catalog import Scene
@@ -30,10 +32,29 @@ _COLUMNS = (
     "bbox",
     "geometry",
 )
-_SIDES = ("xmin", "xmax", "ymin", "ymax")
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_BATCH = 4096
 
-Row = tuple[Any, ...]
-"""Number; west, east, south, north in degrees; the fields of a `Place`, its footprint as WKB."""
+Land = tuple[bytes | None, str | None, bytes]
+"""`grid`, `crs` and `wkb` of a `Place`."""
+
+
+class Places(NamedTuple):
+    """Some scenes that can own something.
+
+    Parameters
+    ----------
+    numbers
+        Which of all scenes they are, int64 (N,).
+    boxes
+        West, south, east, north in degrees, float64 (N, 4).
+    rows
+        The fields of a `Place` for each, but for the footprint.
+    """
+
+    numbers: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    rows: Iterable[tuple[Any, ...]]
 
 
 class Place(NamedTuple):
@@ -49,6 +70,8 @@ class Place(NamedTuple):
         Transform and shape as `GRID` packs them; None where one is not known.
     footprint
         In EPSG:4326.
+    wkb
+        The same as bytes, which are faster to compare.
     """
 
     id: str
@@ -56,7 +79,13 @@ class Place(NamedTuple):
     updated: str | None
     grid: bytes | None
     crs: str | None
+    wkb: bytes
     footprint: BaseGeometry
+
+    @property
+    def land(self) -> Land:
+        """What decides where its border lies."""
+        return self.grid, self.crs, self.wkb
 
     @property
     def rank(self) -> tuple[float, list[int], str]:
@@ -73,45 +102,39 @@ def place_of(scene: Scene) -> Place | None:
     if scene.transform is not None and scene.shape is not None:
         grid = GRID.pack(*scene.transform, *scene.shape)
     time = None if scene.datetime is None else scene.datetime.timestamp()
-    return Place(scene.id, time, scene.updated, grid, scene.crs, scene.footprint)
+    wkb = shapely.to_wkb(scene.footprint)
+    return Place(scene.id, time, scene.updated, grid, scene.crs, wkb, scene.footprint)
 
 
-def rows_of_scenes(scenes: Iterable[Scene]) -> Iterator[Row]:
-    """Yield a row for each scene that can own something."""
-    for number, scene in enumerate(scenes):
-        place = place_of(scene)
-        if place is not None:
-            west, south, east, north = place.footprint.bounds
-            *fields, footprint = place
-            yield (number, west, east, south, north, *fields, shapely.to_wkb(footprint))
+def places_of_scenes(scenes: Iterable[Scene]) -> Iterator[Places]:
+    """Yield those scenes that can own something, some thousands at a time."""
+    numbered = ((number, place_of(scene)) for number, scene in enumerate(scenes))
+    found = ((number, place) for number, place in numbered if place is not None)
+    while some := list(islice(found, _BATCH)):
+        numbers, places = zip(*some, strict=True)
+        boxes = shapely.bounds(np.array([place.footprint for place in places], object))
+        rows = (place[:-1] for place in places)
+        yield Places(np.array(numbers, np.int64), boxes, rows)
 
 
-def rows_of_plan(plan: PlanFile) -> Iterator[Row]:
-    """Yield the same rows for all scenes of a plan, retained ones too, without making scenes."""
+def places_of_plan(plan: PlanFile) -> Iterator[Places]:
+    """Yield the same for all scenes of a plan, retained ones too, without making scenes."""
     start = 0
     for batch in plan.batches(_COLUMNS):
-        for row in _rows(batch, start):
-            if row[1] is not None:
-                yield row
+        # A scene that can't be read owns nothing, as if it lay nowhere.
+        there = _known(batch["bbox"]) & ~_known(batch["geosweep:error"])
+        numbers = start + np.flatnonzero(there)
         start += len(batch)
+        if len(numbers):
+            yield _places(batch if there.all() else batch.filter(there), numbers)
 
 
-def _rows(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
+def _places(batch: pa.RecordBatch, numbers: NDArray[np.int64]) -> Places:
+    box = batch["bbox"]
+    boxes = np.stack([box.field(side).to_numpy() for side in _SIDES], axis=1)
     codes, texts = batch["proj:code"].to_pylist(), batch["proj:wkt2"].to_pylist()
     times = batch["datetime"].cast("int64").to_pylist()
-    # A scene that can't be read owns nothing, as if it lay nowhere.
-    failed = [error is not None for error in batch["geosweep:error"].to_pylist()]
-    box = batch["bbox"]
-    bounds = [box.field(side).to_pylist() for side in _SIDES]
-    there = box.is_valid().to_pylist()
-    west = [
-        value if known and not bad else None
-        for value, known, bad in zip(bounds[0], there, failed, strict=True)
-    ]
-    return zip(
-        range(start, start + len(batch)),
-        west,
-        *bounds[1:],
+    rows = zip(
         batch["geosweep:scene_id"].to_pylist(),
         (None if time is None else time / 1_000_000 for time in times),
         batch["assets"].field("data").field("updated").to_pylist(),
@@ -120,6 +143,11 @@ def _rows(batch: pa.RecordBatch, start: int) -> Iterator[Row]:
         batch["geometry"].to_pylist(),
         strict=True,
     )
+    return Places(numbers, boxes, rows)
+
+
+def _known(values: pa.Array) -> NDArray[np.bool_]:
+    return values.is_valid().to_numpy(zero_copy_only=False)
 
 
 def _grids(transforms: pa.ListArray, shapes: pa.ListArray) -> list[bytes | None]:

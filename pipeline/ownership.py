@@ -9,8 +9,8 @@ Two scenes without dates of which one covers the other are taken for two views o
 for neighbours: neither is the latest, and to drop a raster whole that a user named would surprise. Both
 keep everything, and the log says so.
 
-Footprints lie in an R*Tree of a temporary SQLite database, so that memory does not grow with the number
-of scenes, and the first scene's neighbours are known as soon as the last footprint is in.
+Footprints lie in a temporary database (`_placeindex`), so that memory does not grow with the number of
+scenes, and the first scene's neighbours are known as soon as the last footprint is in.
 
 What a scene does *not* own is kept, rather than what it does: so nothing is lost to rounding along a
 scene's outer border, where nobody else could claim it.
@@ -19,24 +19,17 @@ scene's outer border, where nobody else could claim it.
 from __future__ import annotations
 
 import logging
-import math
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import shapely
-from affine import Affine
-from shapely.affinity import affine_transform
 
-from ..catalog._scratch import Scratch
-from ..catalog.errors import JobError
-from ..catalog.lonlat import crosses
 from ..catalog.planfile import PlanFile
-from ._antimeridian import METRES_PER_DEGREE, shrunk
-from ._geo import ground_sample_distance
-from ._places import GRID, Place, place_of, rows_of_plan, rows_of_scenes
+from ._inner import inner_footprints
+from ._placeindex import PlaceIndex
+from ._places import Land, Place, place_of, places_of_plan, places_of_scenes
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -48,12 +41,16 @@ log = logging.getLogger("geosweep")
 SAME_GROUND = 0.9
 """Share of the smaller of two undated scenes that the other covers, from which they are two views."""
 
-_TABLE = """CREATE VIRTUAL TABLE place USING rtree(
-    number, west, east, south, north, +id, +time, +updated, +grid, +crs, +footprint
-)"""
-_NEAR = """SELECT number, id, time, updated, grid, crs, footprint FROM place
-    WHERE west <= ? AND east >= ? AND south <= ? AND north >= ?"""
 _SHRUNK = 1024
+_TOGETHER = 256
+"""Neighbours of scenes that are worked out together."""
+
+
+class Crowd(NamedTuple):
+    """A scene and those others that may own some of its ground."""
+
+    own: Place
+    others: list[Place]
 
 
 class Ownership:
@@ -74,14 +71,14 @@ class Ownership:
     """
 
     def __init__(self, scenes: Iterable[Scene] | PlanFile, overlap_pixels: float) -> None:
-        _check_sqlite()
         self._overlap = overlap_pixels
         self._said_two_views = False
-        self._shrunk = lru_cache(_SHRUNK)(self._shrink)
-        self._places = Scratch(_TABLE)
-        marks = ",".join("?" * 11)
-        rows = rows_of_plan(scenes) if isinstance(scenes, PlanFile) else rows_of_scenes(scenes)
-        self._places.fill(f"INSERT INTO place VALUES ({marks})", rows)
+        self._shrunk: dict[Land, BaseGeometry] = {}
+        self._places = PlaceIndex()
+        planned = isinstance(scenes, PlanFile)
+        for places in places_of_plan(scenes) if planned else places_of_scenes(scenes):
+            self._places.add(places)
+        self._places.pack()
 
     def close(self) -> None:
         """Remove the temporary database."""
@@ -89,35 +86,72 @@ class Ownership:
 
     def foreign(self, scene: Scene) -> BaseGeometry | None:
         """The part of a scene that belongs to others, in EPSG:4326; None if all is its own."""
+        [(_, foreign)] = self.limits([scene])
+        return foreign
+
+    def limits(self, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, BaseGeometry | None]]:
+        """Yield scenes, each with what `foreign` says of it, worked out for some of them together."""
+        some: list[tuple[Scene, Crowd | None]] = []
+        size = 0
+        for scene in scenes:
+            crowd = self._crowd(scene)
+            some.append((scene, crowd))
+            size += 1 if crowd is None else len(crowd.others)
+            if size >= _TOGETHER:
+                yield from self._settled(some)
+                some, size = [], 0
+        yield from self._settled(some)
+
+    def _settled(
+        self, some: Sequence[tuple[Scene, Crowd | None]]
+    ) -> Iterator[tuple[Scene, BaseGeometry | None]]:
+        foreign = iter(self._foreign([crowd for _, crowd in some if crowd is not None]))
+        for scene, crowd in some:
+            yield scene, None if crowd is None else next(foreign)
+
+    def _crowd(self, scene: Scene) -> Crowd | None:
         own = place_of(scene)
         if own is None:
             return None
-        neighbours = [other for other in self._near(own) if not self._two_views(own, other)]
-        if not neighbours:
-            return None
-        inner = self._inner(own)
-        parts: list[BaseGeometry] = []
-        for other in neighbours:
-            if other.rank < own.rank:
-                parts.append(self._inner(other))
-                parts.append(shapely.difference(other.footprint, inner))
-            else:
-                parts.append(shapely.difference(self._inner(other), inner))
-        foreign = shapely.intersection(
-            shapely.union_all(parts), shapely.buffer(own.footprint, 1e-4)
-        )
-        return None if shapely.area(foreign) == 0 else foreign
+        others = [other for other in self._near(own) if not self._two_views(own, other)]
+        return Crowd(own, others) if others else None
+
+    def _foreign(self, crowds: Sequence[Crowd]) -> list[BaseGeometry | None]:
+        # Each step for all before the next: one call of GEOS, or many while its code is in the cache.
+        inner = iter(self._inner([place for own, others in crowds for place in (own, *others)]))
+        claims: list[BaseGeometry] = []
+        cores: list[BaseGeometry] = []
+        wins: list[BaseGeometry | None] = []
+        for own, others in crowds:
+            core, rank = next(inner), own.rank
+            for other in others:
+                theirs = next(inner)
+                better = other.rank < rank
+                wins.append(theirs if better else None)
+                claims.append(other.footprint if better else theirs)
+                cores.append(core)
+        rest = shapely.difference(np.array(claims, object), np.array(cores, object)).tolist()
+        parts = zip(wins, rest, strict=True)
+        taken = [
+            shapely.union_all([part for pair in islice(parts, len(others)) for part in pair])
+            for _, others in crowds
+        ]
+        reach = shapely.buffer(np.array([own.footprint for own, _ in crowds], object), 1e-4)
+        foreign = shapely.intersection(np.array(taken, object), reach)
+        none = (shapely.area(foreign) == 0).tolist()
+        return [None if no else shape for shape, no in zip(foreign.tolist(), none, strict=True)]
 
     def _near(self, own: Place) -> Iterator[Place]:
         """Scenes that touch a scene's footprint, in the order in which they were given."""
-        west, south, east, north = own.footprint.bounds
-        # The tree keeps 32 bits of a coordinate, rounded outwards: it may only find too many.
-        found = sorted(self._places.execute(_NEAR, (east, west, north, south)))
+        rows = [row for row in self._places.near(own.footprint.bounds) if row[0] != own.id]
+        if not rows:
+            return
         shapely.prepare(own.footprint)
-        for _, name, time, updated, grid, crs, footprint in found:
-            other = Place(name, time, updated, grid, crs, shapely.from_wkb(footprint))
-            if other.id != own.id and shapely.intersects(own.footprint, other.footprint):
-                yield other
+        footprints = shapely.from_wkb([row[-1] for row in rows])
+        touching = shapely.intersects(own.footprint, footprints).tolist()
+        for row, footprint, touches in zip(rows, footprints.tolist(), touching, strict=True):
+            if touches:
+                yield Place._make((*row, footprint))
 
     def _two_views(self, a: Place, b: Place) -> bool:
         if a.time is not None or b.time is not None:
@@ -135,32 +169,15 @@ class Ownership:
             )
         return True
 
-    def _inner(self, place: Place) -> BaseGeometry:
-        """A scene's footprint without its border."""
-        if place.grid is None or place.crs is None:
-            return place.footprint
-        return self._shrunk(place.grid, place.crs, place.footprint)
-
-    def _shrink(self, grid: bytes, crs: str, footprint: BaseGeometry) -> BaseGeometry:
-        *transform, height, width = GRID.unpack(grid)
-        gsd = ground_sample_distance(Affine(*transform), (width, height), crs)
-        border = self._overlap * gsd / METRES_PER_DEGREE
-        if crosses(footprint):
-            return shrunk(footprint, border)
-        # Degrees of longitude are shorter than those of latitude: shrink in a local frame.
-        stretch = max(math.cos(math.radians(footprint.centroid.y)), 1e-3)
-        local = affine_transform(footprint, [stretch, 0, 0, 1, 0, 0])
-        inner = local.buffer(-border, join_style="mitre")
-        return affine_transform(inner, [1 / stretch, 0, 0, 1, 0, 0])
-
-
-def _check_sqlite() -> None:
-    try:
-        with closing(sqlite3.connect(":memory:")) as connection:
-            connection.execute("CREATE VIRTUAL TABLE test USING rtree(id, low, high)")
-    except sqlite3.OperationalError as error:
-        raise JobError(
-            f"The SQLite {sqlite3.sqlite_version} of this Python has no R*Tree ({error}), by which "
-            "overlapping scenes are found; use a Python whose SQLite has it, such as Debian's or "
-            "conda's, or set merge.scenes to none."
-        ) from None
+    def _inner(self, places: Sequence[Place]) -> list[BaseGeometry]:
+        """The footprints of scenes without their borders."""
+        known = self._shrunk
+        missing = {place.land: place for place in places if place.land not in known}
+        inner = inner_footprints(list(missing.values()), self._overlap)
+        known.update(zip(missing, inner, strict=True))
+        found = [known[place.land] for place in places]
+        for place in places:
+            known[place.land] = known.pop(place.land)  # the ones used last stand last
+        while len(known) > _SHRUNK:
+            del known[next(iter(known))]
+        return found

@@ -61,9 +61,13 @@ class ScenePlan:
         return islice(self._file.ids(), self.count)
 
     def tasks(self) -> Iterator[SceneTask]:
-        """Each scene with its limits, worked out when it is asked for."""
-        for scene in islice(self._file.scenes(), self.count):
-            foreign = self._ownership.foreign(scene) if self._ownership else None
+        """Each scene with its limits, worked out for a few dozen at a time when they are asked for."""
+        scenes = islice(self._file.scenes(), self.count)
+        if self._ownership is None:
+            limits = ((scene, None) for scene in scenes)
+        else:
+            limits = self._ownership.limits(scenes)
+        for scene, foreign in limits:
             yield SceneTask(scene, Region(self._aoi, foreign))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CORE_MARGIN = 8
 """Pixels by which cores reach over their seam at most, so that jitter of a box's centre between two
 windows can't lose it."""
+_OUTLINES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +109,40 @@ class WindowGrid:
 
     def touched(self, region: BaseGeometry) -> NDArray[np.bool_]:
         """(rows, columns) mask of the windows that intersect a region given in level pixels."""
-        return self._matrix(region, shapely.intersects)
+        shapely.prepare(region)
+        # Those whose centre lies in the region need no look at their outline.
+        mask = self._centres(region, shapely.intersects_xy)
+        self._decide(mask, np.flatnonzero(~mask), region, shapely.intersects)
+        return mask
 
     def covered(self, region: BaseGeometry) -> NDArray[np.bool_]:
         """(rows, columns) mask of the windows whose raster part lies wholly inside a region."""
-        return self._matrix(region, shapely.covers)
-
-    def _matrix(self, region: BaseGeometry, predicate: Callable[..., Any]) -> NDArray[np.bool_]:
         shapely.prepare(region)
-        mask = np.zeros(self.shape, dtype=bool)
-        x1 = np.minimum(self.xs + self.size, self.width)
-        # Row by row: a whole matrix of polygons would grow with the scene's area.
-        for row, y0 in enumerate(self.ys):
-            boxes = shapely.box(self.xs, y0, x1, min(y0 + self.size, self.height))
-            mask[row] = predicate(region, boxes)
+        # Nor do those whose centre doesn't.
+        mask = self._centres(region, shapely.contains_xy)
+        self._decide(mask, np.flatnonzero(mask), region, shapely.covers)
         return mask
+
+    def _centres(self, region: BaseGeometry, predicate: Callable[..., Any]) -> NDArray[np.bool_]:
+        x = (self.xs + np.minimum(self.xs + self.size, self.width)) / 2
+        y = (self.ys + np.minimum(self.ys + self.size, self.height)) / 2
+        return np.asarray(predicate(region, x[None, :], y[:, None]))
+
+    def _decide(
+        self,
+        mask: NDArray[np.bool_],
+        index: NDArray[np.integer],
+        region: BaseGeometry,
+        predicate: Callable[..., Any],
+    ) -> None:
+        """Set the windows numbered `index` in a mask by their outlines."""
+        # Some at a time: polygons of them all would grow with the scene's area.
+        for start in range(0, len(index), _OUTLINES):
+            some = index[start : start + _OUTLINES]
+            x0, y0 = self.offsets(some).T
+            x1 = np.minimum(x0 + self.size, self.width)
+            y1 = np.minimum(y0 + self.size, self.height)
+            mask.flat[some] = predicate(region, shapely.box(x0, y0, x1, y1))
 
 
 def _offsets(length: int, size: int, overlap: int) -> NDArray[np.int64]:
