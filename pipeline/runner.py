@@ -204,17 +204,22 @@ def _open_engine(
     return RayEngine(settings, storage, address=address, on_activity=on_activity)
 
 
-def check_claim(storage: Storage, settings: Settings, *, overwrite: bool) -> None:
-    """Raise OutputError if the output is another job's; nothing is written."""
+def check_claim(
+    storage: Storage,
+    settings: Settings,
+    *,
+    overwrite: bool,
+    remedy: str = "choose another output.path, or redo every scene there with --overwrite",
+) -> None:
+    """Raise OutputError, naming the remedy, if the output is another job's; nothing is written."""
     old = None if overwrite else read_collection(storage)
     if old is None:
         return
     theirs = old.get("geosweep:fingerprint")
     if theirs != settings.fingerprint:
         raise OutputError(
-            f"{settings.job.output.path} holds the results of other models or settings (fingerprint "
-            f"{theirs}, this job's is {settings.fingerprint}); choose another output.path, or redo every "
-            "scene there with --overwrite."
+            f"{storage.uri()} holds the results of other models or settings (fingerprint {theirs}, this "
+            f"job's is {settings.fingerprint}); {remedy}."
         )
 
 

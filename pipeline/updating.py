@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..catalog import Records, open_storage
 from ..catalog._apidelta import api_delta
 from ..catalog._survey import Survey
-from ..catalog.collection import read_collection, write_snapshot
-from ..catalog.errors import JobError, OutputError, SourceError, StorageError
+from ..catalog.collection import write_snapshot
+from ..catalog.errors import JobError, SourceError, StorageError
 from ..catalog.knownheaders import KnownHeaders
 from ..catalog.lease import lease
 from ..catalog.ledger import Ledger
@@ -21,7 +21,7 @@ from ..catalog.planfile import PlanFile
 from ..catalog.withdrawal import sweep_orphans, withdraw
 from .frozen import REPORT, open_job_source, report_of
 from .result import Result
-from .runner import claim, run_plan
+from .runner import check_claim, claim, run_plan
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from .runner import EngineName
 
 log = logging.getLogger("geosweep")
+
+_REMEDY = (
+    "redo every scene there with --overwrite, or with --keep-old to keep the older results beside the "
+    "new ones"
+)
 
 CHANGES = ("new", "changed", "removed", "unchanged", "withdrawn")
 
@@ -117,7 +122,7 @@ def update(
     start = time.perf_counter()
     settings = replace(Settings.resolve(job), keep_old=keep_old)
     storage = open_storage(job.output.path)
-    _check_models(storage, settings, allowed=overwrite or keep_old)
+    check_claim(storage, settings, overwrite=overwrite or keep_old, remedy=_REMEDY)
     with lease(storage, "update") as held, ExitStack() as stack:
         if not held:
             return _idle(settings, storage, engine, held.holder)
@@ -243,19 +248,6 @@ def _check_lease(held: Lease, storage: Storage) -> None:
         raise StorageError(
             f"This pass did not write to {storage.uri()} for so long that another one has taken over; "
             "it stops, and what it has done is kept."
-        )
-
-
-def _check_models(storage: Storage, settings: Settings, *, allowed: bool) -> None:
-    collection = None if allowed else read_collection(storage)
-    if collection is None:
-        return
-    theirs = collection.get("geosweep:fingerprint")
-    if theirs != settings.fingerprint:
-        raise OutputError(
-            f"{storage.uri()} holds the results of other models or settings (fingerprint {theirs}, this "
-            f"job's is {settings.fingerprint}); redo every scene there with --overwrite, or with "
-            "--keep-old to keep the older results beside the new ones."
         )
 
 
