@@ -170,4 +170,8 @@ def _table(state: JobState) -> Table:
         table.add_row("scenes", f"{numbers.scenes_done} of {numbers.scenes}{failed}")
         table.add_row("windows", f"{numbers.windows} ({numbers.windows_per_second:.1f}/s)")
         table.add_row("detections", str(numbers.detections))
+        table.add_row("crops", f"{numbers.crops} ({numbers.crops_per_second:.1f}/s)")
+        table.add_row("load", numbers.load)
+        if numbers.seconds_left and state.state == "running":
+            table.add_row("time left", numbers.time_left)
     return table

@@ -68,7 +68,9 @@ class SceneBars(Progress):
         """What is drawn."""
         yield from super().get_renderables()
         if self._numbers is not None:
-            yield Text(f"{self._numbers.work}\n{self._numbers.load}", style="dim")
+            # The queues on a line of their own, so that nothing is folded at 80 columns.
+            load = self._numbers.load.replace(", queues", "\nqueues")
+            yield Text(f"{self._numbers.work}\n{load}", style="dim")
 
 
 class FollowedLog:
