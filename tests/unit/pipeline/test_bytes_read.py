@@ -55,7 +55,7 @@ def test_it_is_nearly_what_a_server_sends_and_costs_no_request(tmp_path, monkeyp
     with range_server(tmp_path) as server:
         source = swept(f"{server.url}/a.tif")
         requests, sent = server.requests, server.sent
-    assert source.stored_bytes == pytest.approx(sent, rel=0.5)
+    assert 0 < sent - source.stored_bytes < 40_000  # the header, of which GDAL asks 32 KiB at first
     monkeypatch.setattr(RasterSource, "_stored_in", lambda self, bounds: 0)
     with range_server(tmp_path) as server:
         assert swept(f"{server.url}/a.tif").stored_bytes == 0
