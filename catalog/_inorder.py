@@ -35,6 +35,8 @@ def in_order(
             if slow(member):
                 pool = pool or ThreadPoolExecutor(THREADS, "geosweep-ahead")
                 waiting.append(pool.submit(work, member))
+            elif not waiting:
+                yield work(member)
             else:
                 waiting.append((work(member),))
             while waiting and (len(waiting) > AHEAD or _done(waiting[0])):

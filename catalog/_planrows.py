@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
+from ._planschema import schema
 from .hrefs import public_href, scrub
 from .intervals import parse_time
 from .scene import Access, Scene, SideAsset
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from shapely.geometry.base import BaseGeometry
 
-_BOX = ("xmin", "ymin", "xmax", "ymax")
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
@@ -28,64 +27,6 @@ _EXTENSIONS = [
 ]
 _MULTIHASH = re.compile(r"[0-9a-f]{10,}")
 _SPECIAL = re.compile(r"[?@#]")
-
-_COVERING = {"bbox": {name: ["bbox", name] for name in _BOX}}
-_GEOMETRY = {"encoding": "WKB", "geometry_types": [], "covering": _COVERING}
-_GEO = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": _GEOMETRY}}
-
-
-@cache
-def schema() -> pa.Schema:
-    """The columns of a plan, which are the same for every source.
-
-    Every scene is one item whose raster is the asset ``data``, whatever the source calls it: sources
-    may name each item's asset differently, and a column for each name would have no end.
-    """
-    import pyarrow as pa
-
-    time = pa.timestamp("us", tz="UTC")
-    version = [("updated", pa.string()), ("file:checksum", pa.string())]
-    access = [("storage:region", pa.string()), ("storage:requester_pays", pa.bool_())]
-    asset = pa.struct(
-        [
-            ("href", pa.string()),
-            ("roles", pa.list_(pa.string())),
-            *version,
-            ("geosweep:stamp", pa.string()),
-            *access,
-        ]
-    )
-    other = pa.list_(pa.struct([("key", pa.string()), ("href", pa.string()), *version, *access]))
-    metadata = {"geo": json.dumps(_GEO), "stac-geoparquet": json.dumps({"version": "1.0.0"})}
-    return pa.schema(
-        [
-            ("type", pa.string()),
-            ("stac_version", pa.string()),
-            ("stac_extensions", pa.list_(pa.string())),
-            ("id", pa.string()),
-            ("collection", pa.string()),
-            ("links", pa.list_(pa.struct([("href", pa.string()), ("rel", pa.string())]))),
-            ("assets", pa.struct([("data", asset)])),
-            ("datetime", time),
-            ("start_datetime", time),
-            ("end_datetime", time),
-            ("updated", time),
-            ("proj:code", pa.string()),
-            ("proj:wkt2", pa.string()),
-            ("proj:transform", pa.list_(pa.float64())),
-            ("proj:shape", pa.list_(pa.int64())),
-            ("geosweep:scene_id", pa.string()),
-            ("geosweep:asset", pa.string()),
-            ("geosweep:error", pa.string()),
-            ("geosweep:datetime_unknown", pa.bool_()),
-            ("geosweep:retained", pa.bool_()),
-            ("geosweep:assets", other),
-            ("geosweep:bands", other),
-            ("bbox", pa.struct([(name, pa.float64()) for name in _BOX])),
-            ("geometry", pa.binary()),
-        ],
-        metadata=metadata,
-    )
 
 
 def unsigned(href: str) -> str:
@@ -95,7 +36,7 @@ def unsigned(href: str) -> str:
 
 
 def to_rows(scenes: Sequence[Scene], *, retained: bool, frozen: datetime) -> pa.RecordBatch:
-    """Return scenes as rows of `schema`, without anything that grants access.
+    """Return scenes as rows of `_planschema.schema`, without anything that grants access.
 
     Parameters
     ----------
@@ -116,12 +57,8 @@ def to_rows(scenes: Sequence[Scene], *, retained: bool, frozen: datetime) -> pa.
     unknown = [scene.datetime is None for scene in scenes]
     fallback = [frozen if missing else None for missing in unknown]
     columns: dict[str, Any] = {
-        "type": ["Feature"] * count,
-        "stac_version": ["1.1.0"] * count,
-        "stac_extensions": [_EXTENSIONS] * count,
         "id": [scene.item_id for scene in scenes],
         "collection": [scene.collection for scene in scenes],
-        "links": [[]] * count,
         "datetime": [scene.datetime for scene in scenes],
         "start_datetime": fallback,
         "end_datetime": fallback,
@@ -134,14 +71,12 @@ def to_rows(scenes: Sequence[Scene], *, retained: bool, frozen: datetime) -> pa.
         "geosweep:asset": [scene.asset for scene in scenes],
         "geosweep:error": [None if s.error is None else scrub(s.error) for s in scenes],
         "geosweep:datetime_unknown": [missing or None for missing in unknown],
-        "geosweep:retained": [retained] * count,
         "geosweep:assets": [_others(scene.assets) for scene in scenes],
         "geosweep:bands": [_others(scene.bands) for scene in scenes],
         "geometry": shapely.to_wkb(footprints).tolist(),
     }
     asset = {
         "href": [unsigned(scene.href) for scene in scenes],
-        "roles": [["data"]] * count,
         "updated": [scene.updated for scene in scenes],
         "file:checksum": [checksum for checksum, _ in checksums],
         "geosweep:stamp": [stamp for _, stamp in checksums],
@@ -150,10 +85,16 @@ def to_rows(scenes: Sequence[Scene], *, retained: bool, frozen: datetime) -> pa.
     }
     fields = schema()
     made = {name: pa.array(values, fields.field(name).type) for name, values in columns.items()}
+    made |= _constants(count)
+    made["geosweep:retained"] = pa.repeat(pa.scalar(retained), count)
     of_asset = list(fields.field("assets").type.field("data").type)
-    data = pa.StructArray.from_arrays(
-        [pa.array(asset[field.name], field.type) for field in of_asset], fields=of_asset
-    )
+    parts = {"roles": made.pop("roles")}
+    parts |= {
+        field.name: pa.array(asset[field.name], field.type)
+        for field in of_asset
+        if field.name in asset
+    }
+    data = pa.StructArray.from_arrays([parts[field.name] for field in of_asset], fields=of_asset)
     made["assets"] = pa.StructArray.from_arrays([data], fields=list(fields.field("assets").type))
     empty = pa.array(np.isnan(bounds[:, 0]))
     made["bbox"] = pa.StructArray.from_arrays(
@@ -162,6 +103,20 @@ def to_rows(scenes: Sequence[Scene], *, retained: bool, frozen: datetime) -> pa.
         mask=empty,
     )
     return pa.record_batch([made[name] for name in fields.names], schema=fields)
+
+
+@lru_cache(maxsize=4)
+def _constants(count: int) -> dict[str, pa.Array]:
+    """Columns that are the same for each scene."""
+    import pyarrow as pa
+
+    def repeated(value: Any, kind: pa.DataType) -> pa.Array:
+        return pa.repeat(pa.scalar(value, kind), count)
+
+    fields = schema()
+    same = {"type": "Feature", "stac_version": "1.1.0", "stac_extensions": _EXTENSIONS, "links": []}
+    made = {name: repeated(value, fields.field(name).type) for name, value in same.items()}
+    return made | {"roles": repeated(["data"], pa.list_(pa.string()))}
 
 
 def from_rows(batch: pa.RecordBatch) -> Iterator[tuple[Scene, bool]]:
@@ -272,6 +227,8 @@ def _either(these: list[Any], those: list[Any]) -> Iterator[Any]:
 
 
 def _others(assets: Mapping[str, SideAsset]) -> list[dict[str, Any]] | None:
+    if not assets:
+        return None
     return [
         {
             "key": key,
@@ -282,7 +239,7 @@ def _others(assets: Mapping[str, SideAsset]) -> list[dict[str, Any]] | None:
             "storage:requester_pays": other.access.requester_pays,
         }
         for key, other in assets.items()
-    ] or None
+    ]
 
 
 def _side_assets(rows: list[dict[str, Any]] | None) -> dict[str, SideAsset]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._scratch import Scratch
 from .errors import StorageError
@@ -18,11 +18,28 @@ from .hrefs import stable_href
 from .scene import Scene, SideAsset
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 Hrefs = Literal["whole", "signed", "cut"]
 
 BATCH = 4096
+_REPETITIVE: Any = [
+    "type",
+    "stac_version",
+    "stac_extensions.list.element",
+    "collection",
+    "assets.data.roles.list.element",
+    "assets.data.storage:region",
+    "proj:code",
+    "proj:wkt2",
+    "proj:transform.list.element",
+    "proj:shape.list.element",
+    "geosweep:asset",
+    "geosweep:error",
+]
+"""Columns for which parquet is worth a dictionary; ids, hrefs and outlines are each scene's own."""
+_NEVER = -(1 << 63)
 RETAINED = 1 << 31
 """Number of the first retained scene; planned ones count from 0."""
 
@@ -52,16 +69,18 @@ class PlanWriter:
         self.hrefs: Hrefs = "whole"
         self.own: OwnHrefs | None = None
         self.watermark: str | None = None
-        self._latest: datetime | None = None
+        self._latest = _NEVER
         self._unknown = False
         self._path = path
 
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
-        from ._planrows import schema
+        from ._planschema import schema
 
-        self._parquet: pq.ParquetWriter = pq.ParquetWriter(self._path, schema(), compression="zstd")
+        self._parquet: pq.ParquetWriter = pq.ParquetWriter(
+            self._path, schema(), compression="zstd", use_dictionary=_REPETITIVE
+        )
         return self
 
     def __exit__(
@@ -75,7 +94,7 @@ class PlanWriter:
 
     def add(self, scenes: Iterable[Scene], *, retained: bool = False) -> int:
         """Write scenes, retained ones last; return how many there were."""
-        from ._planrows import to_rows
+        from ._planrows import to_rows, unsigned
 
         stream = iter(scenes)
         start = number = RETAINED if retained else 0
@@ -84,22 +103,24 @@ class PlanWriter:
             with _disk_errors():
                 self._parquet.write_batch(rows)
             for scene in batch:
-                self._note_hrefs(scene, number)
+                # Nearly all have one href, and nothing in it to hide.
+                if scene.assets or scene.bands or unsigned(scene.href) != scene.href:
+                    self._note_hrefs(scene, number)
                 number += 1
             if not retained:
-                self._note_times(batch, rows.column("updated").to_pylist())
+                self._note_times(batch, rows.column("updated"))
         return number - start
 
     def describe(self, metadata: Mapping[str, str]) -> None:
         """Add to the file's metadata."""
         self._parquet.add_key_value_metadata(dict(metadata))
 
-    def _note_times(self, scenes: list[Scene], moments: list[datetime | None]) -> None:
-        for scene, moment in zip(scenes, moments, strict=True):
-            if moment is None:
-                self._unknown = True
-            elif self._latest is None or moment > self._latest:
-                self._latest, self.watermark = moment, scene.updated
+    def _note_times(self, scenes: list[Scene], moments: pa.Array) -> None:
+        self._unknown = self._unknown or moments.null_count > 0
+        known = moments.cast("int64").fill_null(_NEVER).to_numpy()
+        place = int(known.argmax())
+        if known[place] > self._latest:
+            self._latest, self.watermark = int(known[place]), scenes[place].updated
         if self._unknown:
             self.watermark = None
 

@@ -223,7 +223,7 @@ class PlanFile:
         return self._read(retained=True)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield some or all columns of all rows, retained scenes last; see `_planrows.schema`."""
+        """Yield some or all columns of all rows, retained scenes last; see `_planschema.schema`."""
         import pyarrow.parquet as pq
 
         chosen = None if columns is None else list(columns)

@@ -153,6 +153,8 @@ class Stamps:
 def _lacks_version(scene: Scene) -> bool:
     if scene.error is not None:
         return False
+    if not scene.assets and not scene.bands:  # as of nearly all
+        return _unversioned(scene)
     return (
         _unversioned(scene)
         or any(map(_unversioned, scene.assets.values()))
