@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ._places import Places
 
 _LEAF = 64
-_SORTED = 1 << 20
-"""Scenes that are sorted at a time, 40 bytes of memory each; more of them make several sets of leaves."""
+_SORTED = 1 << 18
+"""Scenes that are sorted at a time, some 100 bytes of memory each; more make several sets of leaves."""
 
 _ROWS = "CREATE TABLE place (number INTEGER PRIMARY KEY, id, time, updated, grid, crs, wkb)"
 _LEAVES = "CREATE VIRTUAL TABLE leaf USING rtree(n, west, east, south, north, +numbers, +boxes)"

@@ -195,3 +195,27 @@ def test_the_order_in_which_a_source_lists_its_scenes_decides_nothing():
             Region(foreign=forwards.foreign(one)).version
             == Region(foreign=backwards.foreign(one)).version
         )
+
+
+def test_scenes_worked_out_together_have_the_same_limits():
+    from dataclasses import replace
+
+    scenes = [
+        scene(f"s{x}{y}", 500_000 + 40 * x, 4_978_000 - 40 * y, day=(x * y) % 3 + 1)
+        for x in range(6)
+        for y in range(6)
+    ]
+    scenes += [
+        scene("alone", 510_000, 4_978_000),
+        replace(scenes[0], id="nowhere", footprint=None),
+        replace(
+            scenes[1], id="other_crs", crs="EPSG:4326", transform=(1e-6, 0, -111, 0, -1e-6, 45)
+        ),
+    ]
+    together = list(Ownership(scenes, 20).limits(scenes))
+    assert [one.id for one, _ in together] == [one.id for one in scenes]
+    for one, foreign in together:
+        assert Region(foreign=foreign).version == (
+            Region(foreign=Ownership(scenes, 20).foreign(one)).version
+        )
+    assert sum(foreign is None for _, foreign in together) == 2
