@@ -133,7 +133,7 @@ class RayEngine:
         handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises a bare one where a node doesn't come up in time
             reason = str(error).split("\n", 1)[0].rstrip(".")
             raise ClusterError(
                 f"The Ray cluster at {address or 'this machine'} can't be reached: {reason}; check the "
