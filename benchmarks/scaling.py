@@ -85,8 +85,8 @@ COUNTS = {
     64: ("40/s", "10/s"),
 }
 STORE_BYTES = 1 << 30
-MB_A_DETECTOR, MB_A_NODE = 130, 900
-"""Memory to have before a size is tried."""
+MB_A_DETECTOR, MB_A_NODE = 420, 1500
+"""Memory to have before a size is tried: each detector's process imports torch."""
 
 
 @dataclass
@@ -240,7 +240,7 @@ def main(counts: list[int] | None = None) -> None:
     console.print(_table(rows))
     console.print(
         "eff.: windows/s over so many times those of one; busy: share of the detectors' time; cores: CPU "
-        f"time over wall time, all processes; driver: its part of a core; coord.: CPU-seconds of "
+        "time over wall time, all processes; driver: its part of a core; coord.: CPU-seconds of "
         f"coordinators for 1000 windows. Left out: {content['skipped'] or 'nothing'}."
     )
 
@@ -249,10 +249,10 @@ def _room_for(cluster: Cluster, detectors: int) -> str | None:
     """Add the nodes that so many detectors need, or say why not."""
     there = len(cluster.worker_nodes)
     wanted = max(1, detectors // DETECTORS_A_NODE)
-    need = MB_A_DETECTOR * detectors + MB_A_NODE * (wanted - there)
+    need = MB_A_DETECTOR * detectors + MB_A_NODE * wanted
     have = psutil.virtual_memory().available >> 20
     if have < need:
-        return f"needs {need} MB of memory, of {have} MB"
+        return f"needs {need} MB of memory, {have} MB are free"
     for _ in range(wanted - there):
         cluster.add_node(num_cpus=8, num_gpus=DETECTORS_A_NODE, object_store_memory=STORE_BYTES)
     return None
