@@ -229,10 +229,11 @@ def main(counts: list[int] | None = None) -> None:
             for detectors in counts or COUNTS:
                 if lacking := _room_for(cluster, detectors):
                     content["skipped"][detectors] = lacking
-                    continue
-                rows += with_detectors(folder, detectors)
-                content["rows_on_disk"] = rows_on_disk(folder / f"out-{detectors}")
-                _save(content, rows)
+                else:
+                    rows += with_detectors(folder, detectors)
+                    content["rows_on_disk"] = rows_on_disk(folder / f"out-{detectors}")
+                if rows:
+                    _save(content, rows)
         finally:
             ray.shutdown()
             cluster.shutdown()
