@@ -21,6 +21,7 @@ def ray_cluster() -> Iterator[None]:
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
+        address="local",  # not whatever cluster this machine may have besides
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,

@@ -21,6 +21,13 @@ from tests.scenes import assert_sums, job_over, painted_scene
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 
+HEARS_INTERRUPTS = """
+import runpy, signal
+# Shells have what they start in the background ignore SIGINT, and so would what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("geosweep.pipeline", run_name="__main__")
+"""
+
 
 def geosweep(*arguments, cwd=None, **options):
     return subprocess.run(
@@ -179,7 +186,7 @@ def test_an_interrupted_run_exits_130_and_keeps_its_state(tmp_path, number):
     rasters = [painted_scene(tmp_path, number) for number in range(4)]
     file = write_job(tmp_path / "job.yaml", job_over(rasters, tmp_path / "out", detector="slow"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "geosweep.pipeline", "run", str(file), "--engine", "local"],
+        [sys.executable, "-c", HEARS_INTERRUPTS, "run", str(file), "--engine", "local"],
         env={**os.environ, "PYTHONPATH": REPO},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
