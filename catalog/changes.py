@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,18 +101,39 @@ def changes(
     found: dict[str, list[Scene]] = {"new": [], "changed": [], "unchanged": []}
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.read(storage))
-        plan = PlanFile.open(storage)
-        if plan is not None:
-            stack.enter_context(plan)
-            plan = plan if plan.key == opened.key else None
-        if plan is not None:
-            opened.known = stack.enter_context(KnownHeaders(plan))
-        delta = api_delta(opened, plan, since)
-        scenes = opened if delta is None else delta.scenes()
         fingerprint = collection.get("geosweep:fingerprint")
-        survey = stack.enter_context(Survey(scenes, ledger, fingerprint))
+        survey = stack.enter_context(survey_of(opened, storage, ledger, fingerprint, since))
         for scene, kind in survey:
             if kind != "unchanged":
                 found[kind].append(scene)
         removed = tuple(standing for standing, end in survey.gone() if end == "removed")
         return Changes(tuple(found["new"]), tuple(found["changed"]), removed, survey.unchanged)
+
+
+@contextmanager
+def survey_of(
+    source: Source, storage: Storage, ledger: Ledger, fingerprint: str | None, since: str | None
+) -> Iterator[Survey]:
+    """Hold a source against an output's records, with the help of its last plan for the same scenes.
+
+    Parameters
+    ----------
+    source
+        Whose scenes; what the plan knows of them spares it requests.
+    storage, ledger
+        The output, and its records.
+    fingerprint
+        Of the job by which scenes count as unchanged.
+    since
+        As in `changes`.
+    """
+    with ExitStack() as stack:
+        plan = PlanFile.open(storage)
+        if plan is not None:
+            stack.enter_context(plan)
+            plan = plan if plan.key == source.key else None
+        if plan is not None:
+            source.known = stack.enter_context(KnownHeaders(plan))
+        delta = api_delta(source, plan, since)
+        scenes = source if delta is None else delta.scenes()
+        yield stack.enter_context(Survey(scenes, ledger, fingerprint))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -127,6 +127,7 @@ def run_plan(
     progress: bool = True,
     start: float | None = None,
     check: Callable[[], None] | None = None,
+    ledger: Ledger | None = None,
 ) -> Result:
     """Sweep what is not recorded as done of a frozen plan, into an output that was claimed.
 
@@ -140,6 +141,8 @@ def run_plan(
         When the run began, by `time.perf_counter`; now, if not given.
     check
         Called before each scene; raises to end the run.
+    ledger
+        The output's records, where the caller has read them already.
 
     Raises
     ------
@@ -152,7 +155,13 @@ def run_plan(
     done = windows = 0
     with RunProgress(scenes.count, show=progress) as shown:
         todo = _unfinished(
-            scenes, storage, settings, shown, retry_failed=retry_failed, overwrite=overwrite
+            scenes,
+            storage,
+            settings,
+            shown,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            ledger=ledger,
         )
         first = next(todo, None)  # without one, no engine has to be started
         if first is not None:
@@ -251,16 +260,17 @@ def _unfinished(
     *,
     retry_failed: bool,
     overwrite: bool,
+    ledger: Ledger | None,
 ) -> Iterator[SceneTask]:
     """Yield the plan's scenes that are not recorded as done, when their turn comes."""
     if overwrite:
         yield from plan.tasks()
         return
-    with Ledger.read(storage) as ledger:
-        log.info("%d scenes in the plan, %d on record", plan.count, len(ledger))
+    with nullcontext(ledger) if ledger is not None else Ledger.read(storage) as records:
+        log.info("%d scenes in the plan, %d on record", plan.count, len(records))
         for task in plan.tasks():
             version = settings.scene_version(task)
-            if finished(ledger.get(task.scene.id), version, retry_failed=retry_failed):
+            if finished(records.get(task.scene.id), version, retry_failed=retry_failed):
                 shown.on_standing()
             else:
                 yield task

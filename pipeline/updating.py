@@ -10,11 +10,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import Records, open_storage
-from ..catalog._apidelta import api_delta
-from ..catalog._survey import Survey
+from ..catalog.changes import survey_of
 from ..catalog.collection import write_snapshot
 from ..catalog.errors import JobError, SourceError, StorageError
-from ..catalog.knownheaders import KnownHeaders
 from ..catalog.lease import lease
 from ..catalog.ledger import Ledger
 from ..catalog.planfile import PlanFile
@@ -26,6 +24,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from ..catalog import Scene, Source, Storage
+    from ..catalog._survey import Survey
     from ..catalog.lease import Lease
     from ..catalog.ledger import Standing
     from .job import Job
@@ -141,6 +140,7 @@ def update(
             progress=progress,
             start=start,
             check=lambda: _check_lease(held, storage),
+            ledger=ledger,
         )
         withdrawn = passing.clear_up(held)
         result.counts |= passing.counts | {"withdrawn": withdrawn}
@@ -168,19 +168,10 @@ class _Pass:
 
     def freeze(self, since: str | None) -> PlanFile:
         """Hold the source's present scenes against their records, and freeze them as the plan."""
-        job = self._settings.job
-        source = open_job_source(job)
+        source = open_job_source(self._settings.job)
         log.info("looking at %s", source.describe())
-        with ExitStack() as stack:
-            old = PlanFile.open(self._storage)
-            if old is not None:
-                stack.enter_context(old)
-                old = old if old.key == source.key else None
-            if old is not None:
-                source.known = stack.enter_context(KnownHeaders(old))
-            delta = api_delta(source, old, since)
-            scenes = source if delta is None else delta.scenes()
-            survey = stack.enter_context(Survey(scenes, self._ledger, self._settings.fingerprint))
+        fingerprint = self._settings.fingerprint
+        with survey_of(source, self._storage, self._ledger, fingerprint, since) as survey:
             plan = PlanFile.freeze(
                 self._storage,
                 self._some(survey, source),
