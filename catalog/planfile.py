@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ._planwriter import BATCH, RETAINED, Hrefs, OwnHrefs, PlanWriter
@@ -158,12 +157,7 @@ class PlanFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

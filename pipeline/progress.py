@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, RenderableType
@@ -137,12 +136,7 @@ class RunProgress:
             log.info("%s", self.numbers)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
         elif self._lines and (self._standing or self._done or self._activity.windows):
