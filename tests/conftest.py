@@ -12,6 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.rayhead import RayHead
     from tests.s3server import S3Server
+    from tests.stacservers import Proxy
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +52,16 @@ def pgstac() -> Iterator[str]:
         pytest.skip(reason)
     with pgstac_server() as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def proxy(pgstac: str) -> Iterator[Proxy]:
+    """A proxy in front of `pgstac` that counts, and misbehaves when told to."""
+    from tests.stacservers import proxy_server
+
+    with proxy_server() as running:
+        running.target = pgstac
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,19 @@ _numbers = itertools.count(1)
 
 
 @contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Let a server answer, in a thread of its own."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def range_server(directory: Path, *, latency: float = 0.0) -> Iterator[RangeServer]:
     """Serve `directory` on a free port of this machine; byte ranges, HEAD and 404 work."""
     state = RangeServer(latency=latency)
@@ -189,11 +202,5 @@ def range_server(directory: Path, *, latency: float = 0.0) -> Iterator[RangeServ
 
     server = Server(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

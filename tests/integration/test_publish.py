@@ -42,13 +42,6 @@ from tests.unit.catalog.helpers import make_item
 NOW = datetime(2026, 11, 21, 5, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def proxy(pgstac):
-    with proxy_server() as running:
-        running.target = pgstac
-        yield running
-
-
 @pytest.fixture
 def api(proxy):
     proxy.forget()

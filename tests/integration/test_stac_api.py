@@ -18,14 +18,14 @@ from geosweep.catalog import SourceError, open_source
 from geosweep.pipeline import Job, plan, run
 from tests.scenes import assert_sums, job_over, painted_scene
 from tests.servers import range_server
-from tests.stacservers import collection, post, proxy_server
+from tests.stacservers import collection, post
 from tests.unit.catalog.helpers import make_item
 
 COUNT = 450  # three pages
 
 
 @pytest.fixture(scope="module")
-def loaded(pgstac):
+def loaded(pgstac, proxy):
     """A collection of items side by side from 170° west across the antimeridian, a day apart."""
     post(f"{pgstac}/collections", collection("row"))
     items = []
@@ -43,9 +43,7 @@ def loaded(pgstac):
     post(
         f"{pgstac}/collections/row/items", {"type": "FeatureCollection", "features": [*items, edge]}
     )
-    with proxy_server() as proxy:
-        proxy.target = pgstac
-        yield proxy
+    return proxy
 
 
 @pytest.fixture

@@ -9,18 +9,10 @@ import pytest
 
 from geosweep.catalog import Records, changes, open_source
 from geosweep.pipeline import read_output, run, update
-from tests.stacservers import proxy_server
 from tests.worlds import ApiWorld
 
 CHANGES = ("new", "changed", "removed", "unchanged", "withdrawn", "scenes_now")
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def proxy(pgstac):
-    with proxy_server() as running:
-        running.target = pgstac
-        yield running
 
 
 @pytest.fixture
