@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .info import ModelInfo
-    from .protocol import Detector
 
 _log = logging.getLogger("geosweep")
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -115,34 +114,6 @@ class TorchDetector:
         else:
             with torch.autocast(self._device.type, dtype=self._autocast):
                 yield
-
-
-class ScoreFilter:
-    """A user's detector, less what scores below a threshold.
-
-    Parameters
-    ----------
-    detector
-        Any `Detector`.
-    threshold
-        Least score.
-    """
-
-    def __init__(self, detector: Detector, threshold: float) -> None:
-        self._detector = detector
-        self._threshold = threshold
-        self.name, self.version = detector.name, detector.version
-        self.labels, self.device = detector.labels, detector.device
-
-    def detect(
-        self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor
-    ) -> list[Detections]:
-        """Detect objects in a batch (see `Detector.detect`)."""
-        kept = []
-        for found in self._detector.detect(images):
-            high = found.scores >= self._threshold
-            kept.append(Detections(found.boxes[high], found.labels[high], found.scores[high]))
-        return kept
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -10,6 +10,7 @@ from ._architectures import read_network
 from ._checkpoints import source_metadata
 from ._describe import describe
 from ._factories import call_factory, factory_version
+from ._scorefilter import Adjustable, ScoreFilter
 from ._sources import FactorySource, find_source, packaged_names, registered_names
 from .info import KIND_NAMES, Kind, ModelInfo
 from .protocol import Detector, TileScorer
@@ -159,9 +160,7 @@ def _with_thresholds(detector: Detector, score: float | None, nms: float | None)
     """Honour thresholds for a detector that exists already, without changing it."""
     if score is None and nms is None:
         return detector
-    from .detector import ScoreFilter, TorchDetector
-
-    if isinstance(detector, TorchDetector):
+    if isinstance(detector, Adjustable):
         return detector.with_thresholds(score, nms)
     if nms is not None:
         raise ModelError(

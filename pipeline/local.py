@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from ..catalog.errors import GeosweepError, ModelError, OutputError
 from ._stopwatch import Stopwatch
 from .activity import Activity
+from .classify import CropClassifier
 from .commit import Committer, SceneOutcome
 from .failure import failed_counts
 from .find import Finder
@@ -49,6 +50,7 @@ class LocalEngine:
         self._committer = Committer(storage, settings)
         self._on_activity = on_activity
         self._finder, self._crop_models = load_models(settings)
+        self._classifiers = {n: CropClassifier(m, n) for n, m in self._crop_models.items()}
         self._done = Activity()
         self._start = time.perf_counter()
 
@@ -83,7 +85,7 @@ class LocalEngine:
                 task.region,
                 self._settings,
                 self._finder,
-                self._crop_models,
+                self._classifiers,
                 crops,
                 watch=watch,
                 on_batch=self._note,
@@ -104,6 +106,11 @@ class LocalEngine:
             crops.close()
             if opened is not None:
                 opened.close()
+            halvings = self._finder.take_halvings()
+            for classifier in self._classifiers.values():
+                halvings |= classifier.halving.take()
+            if halvings:
+                self._note(Activity(halvings=halvings))
 
     def _note(self, batch: Activity) -> None:
         self._done += batch
@@ -127,12 +134,13 @@ def load_models(settings: Settings) -> tuple[Finder, dict[str, CropModel]]:
 
 def load_finder_for(settings: Settings, *, threads: int | None = None) -> Finder:
     """Load the job's detector, and its tile filter onto the same device."""
-    from ..models import load_tile_filter
-
     detector = load_detector_for(settings, threads=threads)
     spec = settings.job.tile_filter
     if spec is None:
         return Finder(detector)
+    # Not before it is known to be wanted: it brings torch, which a user's detector may not need.
+    from ..models import load_tile_filter
+
     tile_filter = load_tile_filter(spec.model, device=detector.device, threads=threads)
     return Finder(detector, tile_filter, spec.empty_threshold)
 
