@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..pipeline.collect import SceneDetections
     from ..pipeline.crop import CropNote
     from ..pipeline.detect import Found
+    from ..pipeline.halving import Halvings
     from ..pipeline.pools import PoolPlan
     from ..pipeline.scene_reader import SceneHeader, SceneTask
     from ..pipeline.settings import Settings
@@ -240,12 +241,12 @@ class Coordinator:
     ) -> None:
         """One batch of windows through detector, croppers and classifiers."""
         self._account.add(run.read_up_to(batch.decoded_bytes, batch.stored_bytes))
-        detected: tuple[Selected, float] = await self._staff.detectors.call(
+        detected: tuple[Selected, float, dict[str, Halvings]] = await self._staff.detectors.call(
             lambda actor: actor.detect.remote(pixels.ref, run.task_ref, run.header_ref)
         )
-        selected, seconds = detected
+        selected, seconds, halvings = detected
         run.detect_seconds += seconds
-        self._account.add(Activity(detect_seconds=seconds))
+        self._account.add(Activity(detect_seconds=seconds, halvings=halvings))
         count = len(selected.found)
         chunks = [
             (spec.name, selected.found[np.arange(start, min(start + spec.batch_size, count))])
@@ -282,8 +283,11 @@ class Coordinator:
             note, crops = await self._staff.croppers.call(cut)
             pixels.leave()
             pool = self._staff.classifiers[name]
-            rows = await pool.call(lambda actor: actor.classify.remote(crops))
-            self._account.add(Activity(crops=len(rows)))
+            classes: tuple[NDArray[np.float32], dict[str, Halvings]] = await pool.call(
+                lambda actor: actor.classify.remote(crops)
+            )
+            rows, halvings = classes
+            self._account.add(Activity(crops=len(rows), halvings=halvings))
             return rows, note
 
     async def _blocking(self, work: Any, *args: Any) -> Any:

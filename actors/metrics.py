@@ -97,10 +97,15 @@ DEATHS = Metric(
     "Calls whose actor died, and which were tried again.",
     ("pool",),
 )
+HALVINGS = Metric(
+    "geosweep_batch_halvings",
+    "counter",
+    "Times that a model ran out of memory and went on with half as much at a time.",
+)
 
 METRICS = (
     *(SCENES, SCENE_SECONDS, WINDOWS, DETECTIONS, CROPS, STORED_BYTES, DECODED_BYTES),
-    *(DETECT_SECONDS, DETECTOR_SECONDS, QUEUE, ACTORS, DEATHS),
+    *(DETECT_SECONDS, DETECTOR_SECONDS, QUEUE, ACTORS, DEATHS, HALVINGS),
 )
 
 _TOTALS = {
@@ -111,6 +116,7 @@ _TOTALS = {
     STORED_BYTES: "stored_bytes",
     DETECT_SECONDS: "detect_seconds",
     DETECTOR_SECONDS: "detector_seconds",
+    HALVINGS: "batch_halvings",
 }
 
 

@@ -13,6 +13,7 @@ import ray
 
 from ..catalog.errors import GeosweepError
 from ..pipeline.choose import Selected
+from ..pipeline.classify import CropClassifier
 from ..pipeline.crop import CropNote
 from ..pipeline.detect import Found
 from ..pipeline.local import load_crop_model_for, load_finder_for
@@ -23,6 +24,7 @@ from ..pipeline.scene_reader import SceneHeader, SceneReader, SceneTask
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..pipeline.halving import Halvings
     from ..pipeline.settings import Settings
     from ..pipeline.stream import StreamCounts, WindowBatch
 
@@ -114,12 +116,16 @@ class DetectorActor:
 
     def detect(
         self, batch: WindowBatch, task: SceneTask, header: SceneHeader
-    ) -> tuple[Selected, float]:
-        """Detect in a batch, keep what its windows and its scene own, and say how long it took."""
+    ) -> tuple[Selected, float, dict[str, Halvings]]:
+        """Detect in a batch, keep what its windows and its scene own, and say how long it took.
+
+        Last comes whose batches had to be halved.
+        """
         mode = self._settings.job.merge.windows
         start = time.perf_counter()
         selected = self._finder.get().find(batch, header, task.region, mode)
-        return selected, time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        return selected, seconds, self._finder.get().take_halvings()
 
 
 @ray.remote
@@ -168,13 +174,18 @@ class Classifier:
     """Holds a crop model; puts crops of many windows and scenes together into full batches."""
 
     def __init__(self, settings: Settings, name: str, threads: int | None) -> None:
-        self._model = _Loaded(lambda: load_crop_model_for(settings, name, threads=threads))
+        self._model = _Loaded(
+            lambda: CropClassifier(load_crop_model_for(settings, name, threads=threads), name)
+        )
         spec = next(spec for spec in settings.job.crop_models if spec.name == name)
         self._batches = Rebatcher(lambda crops: self._model.get().classify(crops), spec.batch_size)
 
-    async def classify(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities (N, classes) of prepared crops."""
-        return await self._batches.submit(prepared)
+    async def classify(
+        self, prepared: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], dict[str, Halvings]]:
+        """Class probabilities (N, classes) of prepared crops, and whether batches had to be halved."""
+        rows = await self._batches.submit(prepared)
+        return rows, self._model.get().halving.take()
 
     async def fill(self) -> float:
         """Mean share of full batches so far."""

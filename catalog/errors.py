@@ -36,6 +36,10 @@ class TrainingError(GeosweepError):
     """A training configuration is wrong, or training can't go on."""
 
 
+class DeviceMemoryError(GeosweepError):
+    """A model has no room in the memory of its device, even for one window or crop at a time."""
+
+
 class OutputError(GeosweepError):
     """The output can't be written, or belongs to another job."""
 

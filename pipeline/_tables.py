@@ -43,6 +43,12 @@ def result_table(result: Result) -> Table:
     }
     if any(crops.values()):
         table.add_row("crops", ", ".join(f"{value} {key}" for key, value in crops.items() if value))
+    for model, halvings in result.halvings.items():
+        table.add_row(
+            "memory",
+            f"ran out {halvings.times} times for the {model}, which went on with batches of "
+            f"{halvings.batch_size}",
+        )
     if counts["windows_now"]:
         table.add_row("speed", f"{result.windows_per_second:.2f} windows/s, all included")
     return table

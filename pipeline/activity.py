@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from .halving import Halvings, add_halvings
+
 POOLS = ("readers", "detectors", "croppers", "classifiers")
 
 
@@ -30,6 +32,8 @@ class Activity:
         For each pool of actors, how many calls wait for an answer just now; none without actors.
     actors
         For each pool, how many there are just now.
+    halvings
+        For each model that ran out of memory, how often, and what it went on with.
     """
 
     windows: int = 0
@@ -41,6 +45,7 @@ class Activity:
     detector_seconds: float = 0.0
     queues: Mapping[str, int] = field(default_factory=dict)
     actors: Mapping[str, int] = field(default_factory=dict)
+    halvings: Mapping[str, Halvings] = field(default_factory=dict)
 
     def __add__(self, other: Activity) -> Activity:
         return Activity(
@@ -53,7 +58,13 @@ class Activity:
             self.detector_seconds + other.detector_seconds,
             _sums(self.queues, other.queues),
             _sums(self.actors, other.actors),
+            add_halvings(self.halvings, other.halvings),
         )
+
+    @property
+    def batch_halvings(self) -> int:
+        """Halvings of all models."""
+        return sum(each.times for each in self.halvings.values())
 
     @property
     def busy(self) -> float:

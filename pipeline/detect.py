@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..models import Detector
+    from .halving import Halving
     from .stream import WindowBatch
     from .windows import WindowGrid
 
@@ -115,16 +117,15 @@ def views_of(batch: WindowBatch, grid: WindowGrid, model_size: int | None = None
     return Views(images, batch.index, grid.offsets(batch.index), (scale_x, scale_y))
 
 
-def detect_in(detector: Detector, views: Views) -> Found:
-    """Detect in windows; gives boxes on the level's pixel grid."""
+def detect_in(detector: Detector, views: Views, halving: Halving) -> Found:
+    """Detect in windows, so many at a time as fit into memory; gives boxes on the level's pixel grid."""
     if len(views.index) == 0:
         return Found.empty()
     stretch = np.array([*views.scale, *views.scale], np.float32)
     corners = views.offsets.astype(np.float32)
     parts: list[Found] = []
-    for result, corner, index in zip(
-        detector.detect(views.images), corners, views.index, strict=True
-    ):
+    results = chain.from_iterable(halving.run(detector.detect, views.images))
+    for result, corner, index in zip(results, corners, views.index, strict=True):
         boxes = result.boxes * stretch + np.tile(corner, 2)
         parts.append(
             Found(

@@ -15,6 +15,7 @@ from ..models import TileVerdict, judge_windows
 from ._stopwatch import Stopwatch
 from .choose import Selected, select
 from .detect import detect_in, views_of
+from .halving import Halving, Halvings
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -55,6 +56,16 @@ class Finder:
         self.detector = detector
         self.tile_filter = tile_filter
         self._empty_threshold = empty_threshold
+        remedy = "choose smaller windows, another GPU, or fewer detectors on each"
+        self._detecting = Halving(f"detector {detector.name}", "windows", remedy)
+        self._filtering: Halving | None = None
+        if tile_filter is not None:
+            self._filtering = Halving(f"tile filter {tile_filter.name}", "windows", remedy)
+
+    def take_halvings(self) -> dict[str, Halvings]:
+        """Of which models the batches were halved since the last call, for want of memory."""
+        filtering = {} if self._filtering is None else self._filtering.take()
+        return filtering | self._detecting.take()
 
     @property
     def device(self) -> str:
@@ -81,6 +92,11 @@ class Finder:
             How windows are merged (see `select`).
         watch
             Collects the seconds of the stages ``filter`` and ``detect``.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If a model's memory runs out with a single window.
         """
         clock = watch or Stopwatch()
         views = views_of(batch, header.grid, header.model_size)
@@ -91,16 +107,16 @@ class Finder:
                 verdicts = self._judge(views.images)
                 views = views.only(verdicts != TileVerdict.EMPTY)
         with clock.stage("detect"):
-            found = detect_in(self.detector, views)
+            found = detect_in(self.detector, views, self._detecting)
             return select(found, index, header, region, mode, verdicts)
 
     def _judge(self, images: NDArray[np.uint8]) -> NDArray[np.int8]:
         tile_filter = self.tile_filter
-        assert tile_filter is not None
+        assert tile_filter is not None and self._filtering is not None
         limit = self._empty_threshold
         if limit is None:
             limit = tile_filter.empty_threshold
-        scores = tile_filter.scores(images)
+        scores = np.concatenate(self._filtering.run(tile_filter.scores, images))
         if len(scores) != len(images):
             raise ModelError(
                 f"{tile_filter.name} gave {len(scores)} rows of scores for {len(images)} windows; it "

@@ -13,6 +13,7 @@ from ..catalog.hrefs import public_href
 from ..catalog.strict import checked
 from ._predict_crops import PredictCrops
 from .bands import BandSelection, select_bands
+from .classify import CropClassifier
 from .find import Finder
 from .job import (
     DetectorSpec,
@@ -259,9 +260,10 @@ def _predict(
     region = Region(area_of_interest(bbox))
     reader = SceneReader(source, windows, region)
     finder = Finder(loaded, tiles, empty_threshold)
+    classifiers = {name: CropClassifier(model, name) for name, model in crops.prepared.items()}
     cutter = crops.cutter(reopen)
     try:
-        detections = sweep_scene(reader, region, settings, finder, crops.prepared, cutter)
+        detections = sweep_scene(reader, region, settings, finder, classifiers, cutter)
     finally:
         cutter.close()
     warn_of_damage(scene_id, reader.counts)

@@ -22,6 +22,7 @@ from rich.text import Text
 from ..catalog.errors import JobError
 from .activity import Activity
 from .commit import SceneOutcome
+from .halving import Halvings
 from .run_numbers import RunNumbers
 
 log = logging.getLogger("geosweep")
@@ -163,6 +164,11 @@ class RunProgress:
             self._failed += 1
             log.warning("scene %s failed: %s", outcome.scene_id, outcome.error)
         self._show()
+
+    @property
+    def halvings(self) -> dict[str, Halvings]:
+        """Models that ran out of memory."""
+        return dict(self._activity.halvings)
 
     @property
     def numbers(self) -> RunNumbers:

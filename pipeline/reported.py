@@ -6,6 +6,7 @@ from typing import Any
 
 from ..catalog import open_storage, read_collection
 from ..catalog.errors import GeosweepError
+from .halving import Halvings
 from .job import Job
 from .result import Failure, Result
 from .rows import CropColumns, RowSchema
@@ -23,6 +24,7 @@ def reported(report: dict[str, Any]) -> Result:
         timings=report["timings"],
         engine=report["engine"],
         devices=report["devices"],
+        halvings={name: Halvings(**each) for name, each in report["halvings"].items()},
     )
     try:
         storage = open_storage(result.output)

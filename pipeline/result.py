@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from .halving import Halvings
 from .rows import RowSchema, to_geodataframe
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Result:
         Seconds for each stage over all scenes, and ``wall`` of this run.
     devices
         Where detectors ran.
+    halvings
+        Models that ran out of memory in this run and went on with smaller batches.
     """
 
     output: str
@@ -78,6 +81,7 @@ class Result:
     timings: dict[str, float]
     engine: str
     devices: list[str] = field(default_factory=list)
+    halvings: dict[str, Halvings] = field(default_factory=dict)
     _storage: Storage | None = None
     _schema: RowSchema | None = None
     _planned: Callable[[Member], bool] | None = None
@@ -194,6 +198,7 @@ class Result:
             "output": self.output,
             "engine": self.engine,
             "devices": self.devices,
+            "halvings": {name: asdict(halvings) for name, halvings in self.halvings.items()},
             "counts": self.counts,
             "failures": [{"scene_id": f.scene_id, "error": f.error} for f in self.failures],
             "timings": {name: round(value, 3) for name, value in self.timings.items()},

@@ -179,6 +179,7 @@ def run_plan(
                         windows += outcome.counts.get(f"windows_{end}", 0)
     result = sum_up(scenes, storage, settings, engine)
     result.devices = devices
+    result.halvings = shown.halvings
     result.timings["wall"] = time.perf_counter() - start
     result.counts |= {
         "scenes_now": done,

@@ -15,8 +15,8 @@ from .collect import SceneCollector, SceneDetections, settle
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..models import CropModel
     from .activity import OnActivity
+    from .classify import CropClassifier
     from .collect import Classified
     from .crop import CropNote
     from .detect import Found
@@ -34,7 +34,7 @@ def sweep_scene(
     region: Region,
     settings: Settings,
     finder: Finder,
-    crop_models: Mapping[str, CropModel],
+    classifiers: Mapping[str, CropClassifier],
     crops: SceneCrops,
     *,
     watch: Stopwatch | None = None,
@@ -50,7 +50,7 @@ def sweep_scene(
         Its limits.
     finder
         The loaded detector, and tile filter.
-    crop_models
+    classifiers
         Loaded crop models by column prefix.
     crops
         Cuts their crops.
@@ -63,6 +63,8 @@ def sweep_scene(
     ------
     RasterError
         If the raster can't be read to its end.
+    DeviceMemoryError
+        If a model's memory runs out with a single window or crop.
     """
     clock = watch or Stopwatch()
     job, header = settings.job, reader.header
@@ -81,7 +83,7 @@ def sweep_scene(
             detect_seconds = time.perf_counter() - start
             classified = {
                 spec.name: _classify(
-                    selected.found, batch, header, spec, crop_models[spec.name], crops, clock
+                    selected.found, batch, header, spec, classifiers[spec.name], crops, clock
                 )
                 for spec in job.crop_models
             }
@@ -111,7 +113,7 @@ def _classify(
     batch: WindowBatch,
     header: SceneHeader,
     spec: CropModelSpec,
-    model: CropModel,
+    classifier: CropClassifier,
     crops: SceneCrops,
     clock: Stopwatch,
 ) -> Classified:
@@ -120,7 +122,7 @@ def _classify(
         some = found[np.arange(start, min(start + spec.batch_size, len(found)))]
         with clock.stage("crop"):
             cut = crops.cut(spec.name, some, batch, header)
-            prepared = model.prepare(cut.crops)
+            prepared = classifier.model.prepare(cut.crops)
         with clock.stage("classify"):
-            parts.append((model.classify(prepared), cut.note))
+            parts.append((classifier.classify(prepared), cut.note))
     return parts

@@ -40,13 +40,17 @@ def painted_scene(
     )
 
 
-def job_over(rasters: list[Path], output: Path, *, detector: str = "paint", **blocks: Any) -> Job:
-    """A job over plain rasters with one of the test detectors."""
+def job_over(
+    rasters: list[Path], output: Path, *, detector: str | dict[str, Any] = "paint", **blocks: Any
+) -> Job:
+    """A job over plain rasters with one of `tests.detectors`, or with a whole block for another."""
     return Job.from_dict(
         {
             "name": "test",
             "source": {"rasters": [str(path) for path in rasters]},
-            "detector": {"model": f"tests.detectors:{detector}"},
+            "detector": {"model": f"tests.detectors:{detector}"}
+            if isinstance(detector, str)
+            else detector,
             "output": {"path": str(output)},
             **blocks,
         }

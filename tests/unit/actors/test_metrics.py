@@ -2,14 +2,13 @@
 
 import json
 import re
-from dataclasses import fields
-
 import pytest
 import yaml
 
 from geosweep.actors import metrics as module
 from geosweep.actors.metrics import COMMON_TAGS, METRICS, Exporter
 from geosweep.pipeline.activity import POOLS, Activity
+from geosweep.pipeline.halving import Halvings
 from tests.docs import ROOT
 
 DASHBOARD = json.loads((ROOT / "infra/metrics/grafana-dashboard.json").read_text())
@@ -121,14 +120,22 @@ def test_the_exporter_tells_differences_and_never_fails(monkeypatch):
 
 
 def test_activities_add_up():
-    one = Activity(1, 2, 3, 4, 5, 6.0, 7.0, {"readers": 1, "detectors": 0}, {"readers": 1})
-    both = one + Activity(10, 20, 30, 40, 50, 60.0, 70.0, {"readers": 2}, {"detectors": 4})
+    queues, actors = {"readers": 1, "detectors": 0}, {"readers": 1}
+    one = Activity(1, 2, 3, 4, 5, 6.0, 7.0, queues, actors, {"a": Halvings(2, 8)})
+    both = one + Activity(
+        *(10, 20, 30, 40, 50, 60.0, 70.0),
+        {"readers": 2},
+        {"detectors": 4},
+        {"a": Halvings(1, 4), "b": Halvings(1, 2)},
+    )
     assert both == Activity(
         *(11, 22, 33, 44, 55, 66.0, 77.0),
         {"readers": 3, "detectors": 0},
         {"readers": 1, "detectors": 4},
+        {"a": Halvings(3, 4), "b": Halvings(1, 2)},
     )
+    assert both.batch_halvings == 4
     assert both.busy == 66 / 77
     assert Activity().busy == 0
-    assert {field.name for field in fields(Activity)} >= set(module._TOTALS.values())
+    assert all(getattr(both, name) > 0 for name in module._TOTALS.values())
     assert set(both.queues) <= set(POOLS)
