@@ -8,8 +8,8 @@ strip they are one object and are joined.
 
 ``nms``: DeepForest's mosaic, to the bit: boxes truncated to integers, one class-agnostic NMS.
 
-Pairs come from an STRtree, so both are O(n log n) for objects of bounded size; suppression is greedy
-by score, as in torchvision's `nms`.
+Suppression is greedy by score, as in torchvision's `nms`, but looks at neighbours only: both take
+time that follows the number of boxes (see `suppress`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .detect import Found
+from .suppress import rivals_among, suppress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .suppress import Rivals
     from .windows import WindowGrid
 
 EDGE_TOLERANCE = 3.0
@@ -69,18 +70,24 @@ def merge_core(found: Found, grid: WindowGrid, iou: float) -> Merged:
     found = found[order]
     joined, source, truncated = _join_fragments(found, grid)
     near = np.flatnonzero(_near_seams(joined, grid))
-    a, b = _pairs(joined.boxes, near)
-    different = (joined.window[a] != joined.window[b]) & (joined.labels[a] == joined.labels[b])
-    a, b = a[different], b[different]
-    inter, areas = _intersection(joined.boxes, a, b), _areas(joined.boxes)
-    same = _iou(inter, areas[a], areas[b]) > iou
-    # A part of an object, seen at the edge of one window, beside more of it in another.
-    smaller = np.where(areas[a] < areas[b], a, b)
-    same |= truncated[smaller] & (inter > FRAGMENT_OVERLAP * areas[smaller])
+    some, cut = joined[near], truncated[near]
+    areas, negated = _areas(some.boxes), _low_negated(some.boxes)
+
+    def same(a: NDArray[np.int32], b: NDArray[np.int32]) -> NDArray[np.bool_]:
+        yes = (some.window[a] != some.window[b]) & (some.labels[a] == some.labels[b])
+        a, b = np.compress(yes, a), np.compress(yes, b)
+        inter = _intersection(negated, a, b)
+        # A part of an object, seen at the edge of one window, beside more of it in another.
+        least = np.minimum(areas[a], areas[b])
+        smaller_is_cut = (cut[a] & (areas[a] == least)) | (cut[b] & (areas[b] == least))
+        part = smaller_is_cut & (inter > FRAGMENT_OVERLAP * least)
+        yes[yes] = part | (_iou(inter, areas[a], areas[b]) > iou)
+        return yes
+
     # Whole boxes first, by score; then truncated ones, the largest first. Ties by position.
-    worth = np.where(truncated, areas, joined.scores)
-    rank = np.lexsort((np.arange(len(joined)), -worth, truncated))
-    kept = greedy_suppress(len(joined), a[same], b[same], rank)
+    rank = np.lexsort((-np.where(cut, areas, some.scores), cut))
+    kept = np.ones(len(joined), bool)
+    kept[near] = suppress(some.boxes, rank, same)
     return Merged(joined[kept], order[source[kept]])
 
 
@@ -90,53 +97,16 @@ def merge_nms(found: Found, grid: WindowGrid, iou: float) -> Merged:
     The survivors keep their full coordinates.
     """
     boxes = np.trunc(found.boxes)
-    everything = np.arange(len(found))
-    a, b = _pairs(boxes, everything)
-    areas = _areas(boxes)
-    same = _iou(_intersection(boxes, a, b), areas[a], areas[b]) > iou
+    areas, negated = _areas(boxes), _low_negated(boxes)
+
+    def same(a: NDArray[np.int32], b: NDArray[np.int32]) -> NDArray[np.bool_]:
+        return _iou(_intersection(negated, a, b), areas[a], areas[b]) > iou
+
     # Equal scores: DeepForest walks windows column by column.
     rows, columns = np.divmod(found.window, len(grid.xs))
-    rank = np.lexsort((everything, rows, columns, -found.scores))
-    kept = greedy_suppress(len(found), a[same], b[same], rank)
+    rank = np.lexsort((rows, columns, -found.scores))
+    kept = np.flatnonzero(suppress(boxes, rank, same))
     return Merged(found[kept], kept)
-
-
-def greedy_suppress(
-    count: int, a: NDArray[np.integer], b: NDArray[np.integer], rank: NDArray[np.integer]
-) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression over given pairs.
-
-    Equal to walking the boxes from best to worst and dropping each one that pairs with a kept one,
-    but done in rounds over all pairs at once: a box with no better partner left is kept, and takes
-    its partners out.
-
-    Parameters
-    ----------
-    count
-        Number of boxes.
-    a, b
-        Pairs that exclude each other.
-    rank
-        Box numbers from best to worst.
-
-    Returns
-    -------
-    int64 array
-        Kept box numbers, ascending.
-    """
-    place = np.empty(count, np.int64)
-    place[rank] = np.arange(count)
-    a_first = place[a] < place[b]
-    better, worse = np.where(a_first, a, b), np.where(a_first, b, a)
-    dropped = np.zeros(count, bool)
-    while len(better):
-        beaten = np.zeros(count, bool)
-        beaten[worse] = True
-        winning = ~beaten[better]
-        dropped[worse[winning]] = True
-        open_ = ~(winning | dropped[better] | dropped[worse])
-        better, worse = better[open_], worse[open_]
-    return np.flatnonzero(~dropped)
 
 
 def _join_fragments(
@@ -153,43 +123,67 @@ def _join_fragments(
     by a window's edge.
     """
     cut = _cut_edges(found, grid)
-    untouched = (found, np.arange(len(found)), np.asarray(cut.any(axis=1)))
-    candidates = np.flatnonzero(cut.any(axis=1))
-    if grid.overlap == 0 or len(candidates) < 2:
+    truncated = np.asarray(cut.any(axis=1))
+    untouched = (found, np.arange(len(found)), truncated)
+    if grid.overlap == 0:
         return untouched
-    a, b = _pairs(found.boxes, candidates)
-    a, b = np.concatenate([a, b]), np.concatenate([b, a])
-    keep = found.labels[a] == found.labels[b]
-    a, b = a[keep], b[keep]
-    linked = np.zeros(len(a), bool)
-    rows, columns = np.divmod(found.window, len(grid.xs))
-    for axis, place, other in ((0, columns, rows), (1, rows, columns)):
-        offsets = grid.xs if axis == 0 else grid.ys
-        neighbours = (place[b] == place[a] + 1) & (np.abs(other[b] - other[a]) <= 1)
-        edge_a = offsets[place[a]] + grid.size
-        edge_b = offsets[place[b]]
-        spans = (
-            cut[a, 2 + axis]
-            & cut[b, axis]
-            & (found.boxes[a, axis] < edge_b + EDGE_TOLERANCE)
-            & (found.boxes[b, 2 + axis] > edge_a - EDGE_TOLERANCE)
-        )
-        linked |= neighbours & spans & (_overlap_1d(found.boxes, a, b, 1 - axis) >= JOIN_OVERLAP)
-    if not linked.any():
+    candidates = np.flatnonzero(truncated)
+    part, cut = found[candidates], cut[candidates]
+    a, b = rivals_among(part.boxes, _linked(part, cut, grid))
+    if not len(a):
         return untouched
-    graph = coo_array(
-        (np.ones(linked.sum(), bool), (a[linked], b[linked])), shape=(len(found),) * 2
-    )
+    members = np.unique(np.concatenate([a, b]))
+    a, b = np.searchsorted(members, a), np.searchsorted(members, b)
+    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(len(members),) * 2)
     _, group = connected_components(graph, directed=False)
-    return _unite(found, group, cut)
+    chosen, hulls, scores, still_cut = _unite(part[members], group, cut[members])
+    members = candidates[members]
+    boxes, best = found.boxes.copy(), found.scores.copy()
+    boxes[members[chosen]], best[members[chosen]] = hulls, scores
+    truncated[members[chosen]] = still_cut
+    stays = np.ones(len(found), bool)
+    stays[members] = False
+    stays[members[chosen]] = True
+    united = Found(boxes, found.labels, best, found.window)
+    return united[stays], np.flatnonzero(stays), truncated[stays]
+
+
+def _linked(found: Found, cut: NDArray[np.bool_], grid: WindowGrid) -> Rivals:
+    """Whether box `a` of a pair is cut off on the right or below, and `b` is its continuation."""
+    rows, columns = np.divmod(found.window, len(grid.xs))
+
+    def linked(a: NDArray[np.int32], b: NDArray[np.int32]) -> NDArray[np.bool_]:
+        yes = (found.window[a] != found.window[b]) & (found.labels[a] == found.labels[b])
+        a, b = np.compress(yes, a), np.compress(yes, b)
+        either = np.zeros(len(a), bool)
+        for axis, place, other in ((0, columns, rows), (1, rows, columns)):
+            offsets = grid.xs if axis == 0 else grid.ys
+            neighbours = (place[b] == place[a] + 1) & (np.abs(other[b] - other[a]) <= 1)
+            edge_a = offsets[place[a]] + grid.size
+            edge_b = offsets[place[b]]
+            spans = (
+                cut[a, 2 + axis]
+                & cut[b, axis]
+                & (found.boxes[a, axis] < edge_b + EDGE_TOLERANCE)
+                & (found.boxes[b, 2 + axis] > edge_a - EDGE_TOLERANCE)
+            )
+            along = _overlap_1d(found.boxes, a, b, 1 - axis) >= JOIN_OVERLAP
+            either |= neighbours & spans & along
+        yes[yes] = either
+        return yes
+
+    return linked
 
 
 def _unite(
     found: Found, group: NDArray[np.integer], cut: NDArray[np.bool_]
-) -> tuple[Found, NDArray[np.int64], NDArray[np.bool_]]:
-    """One box for each group: its hull, with the best score; it stands for its largest member.
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Put each group together.
 
-    A hull is cut off where it ends at an edge that cut one of its members off.
+    Returns
+    -------
+    Of each group its largest member, its hull, the best score, and whether the hull ends at an edge
+    that cut one of the members off.
     """
     count = int(group.max()) + 1
     low = np.full((count, 2), np.inf, np.float32)
@@ -198,17 +192,13 @@ def _unite(
     np.minimum.at(low, group, found.boxes[:, :2])
     np.maximum.at(high, group, found.boxes[:, 2:])
     np.maximum.at(score, group, found.scores)
-    by_area = np.lexsort((np.arange(len(found)), -_areas(found.boxes), group))
+    by_area = np.lexsort((-_areas(found.boxes), group))
     _, first = np.unique(group[by_area], return_index=True)
-    largest = np.sort(by_area[first])
-    which = group[largest]
-    boxes = np.concatenate([low[which], high[which]], axis=1)
-    united = Found(boxes, found.labels[largest], score[which], found.window[largest])
-    hulls = np.concatenate([low, high], axis=1)[group]
-    outer = (cut & (np.abs(found.boxes - hulls) <= EDGE_TOLERANCE)).any(axis=1)
-    truncated = np.zeros(count, bool)
-    np.logical_or.at(truncated, group, outer)
-    return united, largest, truncated[which]
+    hulls = np.concatenate([low, high], axis=1)
+    outer = (cut & (np.abs(found.boxes - hulls[group]) <= EDGE_TOLERANCE)).any(axis=1)
+    still_cut = np.zeros(count, bool)
+    np.logical_or.at(still_cut, group, outer)
+    return by_area[first], hulls, score, still_cut
 
 
 def _cut_edges(found: Found, grid: WindowGrid) -> NDArray[np.bool_]:
@@ -234,28 +224,22 @@ def _near_seams(found: Found, grid: WindowGrid) -> NDArray[np.bool_]:
     return near
 
 
-def _pairs(
-    boxes: NDArray[np.floating], which: NDArray[np.integer]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (a < b) of the boxes numbered `which` that intersect."""
-    polygons = shapely.box(*boxes[which].astype(np.float64).T)
-    left, right = shapely.STRtree(polygons).query(polygons, predicate="intersects")
-    once = left < right
-    return which[left[once]].astype(np.int64), which[right[once]].astype(np.int64)
-
-
 def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return area.astype(np.float32, copy=False)
 
 
+def _low_negated(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Boxes with their lower edges negated, so that an intersection's edges are the smaller ones."""
+    return boxes * np.array([-1, -1, 1, 1], np.float32)
+
+
 def _intersection(
-    boxes: NDArray[np.float32], a: NDArray[np.integer], b: NDArray[np.integer]
+    negated: NDArray[np.float32], a: NDArray[np.integer], b: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    low = np.maximum(boxes[a, :2], boxes[b, :2])
-    high = np.minimum(boxes[a, 2:], boxes[b, 2:])
-    side = np.clip(high - low, 0, None, dtype=np.float32)
-    return side[:, 0] * side[:, 1]
+    edges = np.minimum(negated.take(a, axis=0), negated.take(b, axis=0))
+    width, height = edges[:, 0] + edges[:, 2], edges[:, 1] + edges[:, 3]
+    return np.maximum(width, 0) * np.maximum(height, 0)
 
 
 def _iou(

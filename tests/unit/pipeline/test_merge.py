@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geosweep.pipeline.detect import Found
-from geosweep.pipeline.merge import greedy_suppress, merge_core, merge_nms
+from geosweep.pipeline.merge import merge_core, merge_nms
 from geosweep.pipeline.windows import WindowGrid
 
 GRID = WindowGrid.cover(780, 400, 400, 0.05)  # two windows: 0–400 and 380–780
@@ -47,22 +47,6 @@ def test_nms_mode_is_torchvisions_nms_on_truncated_boxes(seed, count, iou):
     )
     assert merged.source.tolist() == sorted(expected.tolist())
     np.testing.assert_array_equal(merged.found.boxes, detections.boxes[merged.source])
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
-def test_greedy_rounds_equal_the_plain_loop(seed, count):
-    rng = np.random.default_rng(seed)
-    pairs = rng.integers(0, count, (rng.integers(0, 4 * count), 2))
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    rank = rng.permutation(count)
-    kept: set[int] = set()
-    rivals = {(int(a), int(b)) for a, b in pairs} | {(int(b), int(a)) for a, b in pairs}
-    for box in rank.tolist():
-        if not any((box, other) in rivals for other in kept):
-            kept.add(box)
-    result = greedy_suppress(count, pairs[:, 0], pairs[:, 1], rank)
-    assert result.tolist() == sorted(kept)
 
 
 def test_the_same_object_from_two_windows_stays_once_with_the_better_score():
