@@ -31,12 +31,14 @@ class Account:
         self._staff = staff
         self._done = Activity()
         self._detector_seconds = 0.0
+        self._detectors = 0
         self._seen = time.monotonic()
         node = ray.get_runtime_context().get_node_id()[:12]
         self._exporter = Exporter(job_name, node)
 
     def begin(self) -> None:
         """Count the detectors' time from now on, when they stand."""
+        self._detectors = len(self._staff.detectors.actors)
         self._seen = time.monotonic()
 
     def add(self, work: Activity) -> None:
@@ -50,7 +52,9 @@ class Account:
     def tell(self) -> Activity:
         """All so far. Prometheus is told, too: so it costs nothing in between."""
         now = time.monotonic()
-        self._detector_seconds += (now - self._seen) * len(self._staff.detectors.actors)
+        # Those that have come since the last time count from now on.
+        self._detector_seconds += (now - self._seen) * self._detectors
+        self._detectors = len(self._staff.detectors.actors)
         self._seen = now
         pools = self._staff.pools
         activity = replace(

@@ -1,4 +1,4 @@
-"""A byte budget for what is alive in the object store, so that it never spills."""
+"""Budgets: of bytes alive in the object store, so that it never spills, and of scenes in flight."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 
-class ByteBudget:
-    """Counts bytes in flight; who asks for more than is left waits, first come, first served.
+class Budget:
+    """Counts what is in flight; who asks for more than is left waits, first come, first served.
 
     Parameters
     ----------
     limit
-        Bytes that may be in flight. A single request above it is let through alone.
+        How much may be in flight. A single request above it is let through alone.
     """
 
     def __init__(self, limit: int) -> None:
@@ -25,11 +25,26 @@ class ByteBudget:
 
     @property
     def used(self) -> int:
-        """Bytes in flight."""
+        """What is in flight."""
         return self._used
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(not turn.cancelled() for _, turn in self._waiting)
+
+    @property
+    def limit(self) -> int:
+        """How much may be in flight; what is already may be more after it was lowered."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = max(limit, 1)
+        self._wake()
+
     async def acquire(self, amount: int) -> None:
-        """Wait until `amount` bytes fit, and take them."""
+        """Wait until `amount` fits, and take it."""
         if not self._waiting and self._fits(amount):
             self._used += amount
             return
@@ -47,7 +62,7 @@ class ByteBudget:
             raise
 
     def release(self, amount: int) -> None:
-        """Give bytes back and wake who fits now."""
+        """Give back and wake who fits now."""
         self._used -= amount
         self._wake()
 
@@ -60,7 +75,7 @@ class ByteBudget:
 
     @asynccontextmanager
     async def hold(self, amount: int) -> AsyncIterator[None]:
-        """Hold bytes for a block."""
+        """Hold so much for a block."""
         await self.acquire(amount)
         try:
             yield
@@ -69,6 +84,31 @@ class ByteBudget:
 
     def _fits(self, amount: int) -> bool:
         return self._used == 0 or self._used + amount <= self._limit
+
+
+class JointBudget:
+    """Several budgets from which the same amount is taken, always in this order.
+
+    Who waits for one holds only those before it, and who holds all needs no more: nobody waits for ever.
+    """
+
+    def __init__(self, *budgets: Budget) -> None:
+        self._budgets = budgets
+
+    async def acquire(self, amount: int) -> None:
+        """Wait until `amount` fits into each, and take it from all."""
+        for number, budget in enumerate(self._budgets):
+            try:
+                await budget.acquire(amount)
+            except BaseException:
+                for held in self._budgets[:number]:
+                    held.release(amount)
+                raise
+
+    def release(self, amount: int) -> None:
+        """Give back to all."""
+        for budget in self._budgets:
+            budget.release(amount)
 
 
 class HeldPixels:

@@ -10,44 +10,42 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import ray
 from ray.actor import exit_actor
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+)
 
 from ..catalog import open_storage
 from ..catalog.collection import read_collection
-from ..catalog.errors import ClusterError, GeosweepError, ModelError, OutputError
+from ..catalog.errors import GeosweepError, ModelError, OutputError
 from ..pipeline.activity import Activity
-from ..pipeline.choose import Selected
-from ..pipeline.collect import SceneCollector, settle
 from ..pipeline.commit import Committer, SceneOutcome
 from ..pipeline.failure import failed_counts
+from ._tasks import cancel, raise_first
 from .account import Account
-from .budget import ByteBudget, HeldPixels
+from .batch_work import BatchWork
+from .budget import Budget, HeldPixels, JointBudget
 from .pool import RESTART_SECONDS, cause_of
+from .scene_run import SceneRun
 from .staff import Staff
 from .workers import Announced, StreamLostError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ..pipeline.collect import SceneDetections
-    from ..pipeline.crop import CropNote
-    from ..pipeline.detect import Found
-    from ..pipeline.halving import Halvings
-    from ..pipeline.pools import PoolPlan
-    from ..pipeline.scene_reader import SceneHeader, SceneTask
+    from ..pipeline.pools import PoolPlan, ReaderNode
+    from ..pipeline.scene_reader import SceneTask
     from ..pipeline.settings import Settings
     from ..pipeline.stream import StreamCounts
 
 log = logging.getLogger("geosweep")
-T = TypeVar("T")
 
 SCENE_TRIES = 3
 """Times a scene is begun anew when its reader dies, before it is recorded as failed."""
@@ -57,12 +55,21 @@ OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
     "max_restarts": -1,
     "max_task_retries": 0,
-    "max_concurrency": 64,
+    "max_concurrency": 1000,
 }
 
 
 class _ReaderLostError(Exception):
-    """The reader's process died with the scene's stream in it."""
+    """The reader's process died with the scene's stream in it, or its node with the pixels.
+
+    Parameters
+    ----------
+    reader
+        The actor.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self.reader = reader
 
 
 class Coordinator:
@@ -74,12 +81,11 @@ class Coordinator:
         self._storage = open_storage(output)
         self._committer = Committer(self._storage, settings)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="geosweep-write")
-        self._pixels = ByteBudget(pools.budget)
-        self._crops = ByteBudget(pools.budget)
+        self._pixels = Budget(pools.budget)
         self._batch_size = batch_size
-        self._crop_bytes: dict[str, int] = {}
-        self._staff = Staff.hire(settings, pools, batch_size)
+        self._staff = Staff(settings, pools, batch_size)
         self._account = Account(settings.job.name, self._staff)
+        self._batches = BatchWork(settings, self._staff, self._account, Budget(pools.budget))
 
     async def ready(self) -> list[str]:
         """Wait until all actors stand; gives the detectors' devices.
@@ -95,18 +101,9 @@ class Coordinator:
         """
         self._check_output()
         try:
-            devices = [await actor.device.remote() for actor in self._staff.detectors.actors]
-            for actor in self._staff.croppers.actors:
-                self._crop_bytes = await actor.input_bytes.remote()
-            for pool in self._staff.classifiers.values():
-                await asyncio.gather(*(actor.fill.remote() for actor in pool.actors))
+            devices = await self._staff.stand()
         except RayTaskError as error:
             raise cause_of(error) from None
-        if self._plan.gpus and "cpu" in devices:
-            raise ClusterError(
-                f"A detector on {ray.util.get_node_ip_address()} was given a GPU but runs on the CPU: "
-                "install a CUDA build of torch there, or set cluster.detectors.num_gpus to 0."
-            )
         self._account.begin()
         return devices
 
@@ -117,6 +114,14 @@ class Coordinator:
                 f"{self._storage.uri()} is another folder on node {ray.util.get_node_ip_address()} than "
                 "where this run began; choose an output.path that all nodes share."
             )
+
+    async def set_reader_nodes(self, nodes: list[ReaderNode]) -> None:
+        """Have readers on these nodes from now on, besides those here, and on no others.
+
+        Returns at once; the readers begin when they stand. Scenes of readers that are let go, or whose
+        node is gone, are begun anew.
+        """
+        self._staff.lent.set(nodes)
 
     async def progress(self) -> Activity:
         """What was done so far."""
@@ -136,16 +141,17 @@ class Coordinator:
             Since then no other scene would fare better.
         """
         start = time.perf_counter()
-        outcome = await self._sweep(task)
+        async with self._staff.scenes.hold(1):
+            outcome = await self._sweep(task)
         self._account.scene(outcome, time.perf_counter() - start)
         return outcome
 
     async def _sweep(self, task: SceneTask) -> SceneOutcome:
         if task.scene.error is not None:
             return await self._blocking(self._committer.fail, task, task.scene.error)
-        reason, run = "", _SceneRun(task)
-        for attempt in range(SCENE_TRIES):
-            run = _SceneRun(task)
+        reason, run, deaths = "", SceneRun(task), 0
+        while deaths < SCENE_TRIES:
+            run = SceneRun(task)
             start = time.perf_counter()
             try:
                 detections = await self._sweep_once(run)
@@ -156,10 +162,13 @@ class Coordinator:
                 return await self._blocking(
                     self._committer.succeed, task, run.header, detections, seconds
                 )
-            except _ReaderLostError:
+            except _ReaderLostError as error:
+                if await self._staff.lent.is_gone(error.reader):
+                    continue
+                deaths += 1
                 self._staff.readers.deaths += 1
                 reason = f"Its reader's process died {SCENE_TRIES} times; look at the worker logs."
-                await asyncio.sleep(RESTART_SECONDS * (attempt + 1))
+                await asyncio.sleep(RESTART_SECONDS * deaths)
             except (OutputError, ModelError):
                 raise
             except GeosweepError as error:
@@ -172,7 +181,7 @@ class Coordinator:
         counts = failed_counts(task, self._settings.job, run.header)
         return await self._blocking(self._committer.fail, task, reason, counts)
 
-    async def _sweep_once(self, run: _SceneRun) -> SceneDetections:
+    async def _sweep_once(self, run: SceneRun) -> SceneDetections:
         session = uuid.uuid4().hex
 
         async def stream(reader: Any) -> StreamCounts:
@@ -181,16 +190,16 @@ class Coordinator:
                 run.open(await reader.open.remote(session, run.task), self._settings)
                 await self._stream(run, reader, session)
                 counts: StreamCounts | None = await reader.close.remote(session)
-            except RayActorError as error:
-                raise _ReaderLostError from error
+            except (RayActorError, ActorUnschedulableError, ObjectLostError) as error:
+                raise _ReaderLostError(reader) from error
             except RayTaskError as error:
                 if isinstance(cause_of(error), StreamLostError):
-                    raise _ReaderLostError from error
+                    raise _ReaderLostError(reader) from error
                 raise
             finally:
                 reader.close.remote(session)
             if counts is None:
-                raise _ReaderLostError
+                raise _ReaderLostError(reader)
             self._account.add(run.read_up_to(*counts.bytes))
             return counts
 
@@ -198,9 +207,11 @@ class Coordinator:
         assert run.collector is not None
         return await self._blocking(run.collector.finish, counts, self._settings.crop_classes)
 
-    async def _stream(self, run: _SceneRun, reader: Any, session: str) -> None:
+    async def _stream(self, run: SceneRun, reader: Any, session: str) -> None:
         """Pull batches from the reader while earlier ones are detected in."""
-        ahead = asyncio.Semaphore(2 * self._plan.detectors + 1)
+        lent = self._staff.lent.pixels_of(reader)
+        room = JointBudget(*([lent] if lent is not None else []), self._pixels)
+        ahead = asyncio.Semaphore(2 * self._plan.detectors.max + 1)
         tasks: set[asyncio.Task[None]] = set()
         assert run.header is not None
         at_once = run.header.windows_at_once(self._batch_size)
@@ -215,124 +226,26 @@ class Coordinator:
         try:
             while True:
                 await ahead.acquire()
-                _raise_first(tasks)
-                await self._pixels.acquire(size)
+                raise_first(tasks)
+                await room.acquire(size)
                 try:
                     refs = reader.next_batch.options(num_returns=2).remote(session)
                     batch: Announced | None = await refs[0]
                 except BaseException:
-                    self._pixels.release(size)
+                    room.release(size)
                     raise
                 if batch is None:
-                    self._pixels.release(size)
+                    room.release(size)
                     break
-                pixels = HeldPixels(refs[1], partial(self._pixels.release, size))
+                pixels = HeldPixels(refs[1], partial(room.release, size))
                 del refs
-                work = asyncio.create_task(self._do_batch(run, number, batch, pixels))
+                work = asyncio.create_task(self._batches.do(run, number, batch, pixels))
                 work.add_done_callback(partial(finished, pixels))
                 tasks.add(work)
                 number += 1
             await asyncio.gather(*tasks)
         finally:
-            await _cancel(tasks)
-
-    async def _do_batch(
-        self, run: _SceneRun, number: int, batch: Announced, pixels: HeldPixels
-    ) -> None:
-        """One batch of windows through detector, croppers and classifiers."""
-        self._account.add(run.read_up_to(batch.decoded_bytes, batch.stored_bytes))
-        detected: tuple[Selected, float, dict[str, Halvings]] = await self._staff.detectors.call(
-            lambda actor: actor.detect.remote(pixels.ref, run.task_ref, run.header_ref)
-        )
-        selected, seconds, halvings = detected
-        run.detect_seconds += seconds
-        self._account.add(Activity(detect_seconds=seconds, halvings=halvings))
-        count = len(selected.found)
-        chunks = [
-            (spec.name, selected.found[np.arange(start, min(start + spec.batch_size, count))])
-            for spec in self._settings.job.crop_models
-            for start in range(0, count, spec.batch_size)
-        ]
-        pixels.share(len(chunks))
-        results = await _all([self._classify(run, name, some, pixels) for name, some in chunks])
-        classified: dict[str, list[tuple[NDArray[np.float32], CropNote]]] = {}
-        for (name, _), result in zip(chunks, results, strict=True):
-            classified.setdefault(name, []).append(result)
-        done = settle(selected, classified, self._settings.crop_classes)
-        assert run.collector is not None
-        run.collector.add(number, done)
-        self._account.add(Activity(windows=batch.windows, detections=len(done.found)))
-
-    async def _classify(
-        self, run: _SceneRun, name: str, found: Found, pixels: HeldPixels
-    ) -> tuple[NDArray[np.float32], CropNote]:
-        """Class probabilities of some detections of a batch; their crops live only in here.
-
-        The budget is taken chunk by chunk: the crops of a whole dense batch may be larger than the
-        store.
-        """
-
-        async def cut(actor: Any) -> tuple[CropNote, ray.ObjectRef]:
-            # The note says that the crops are there; they stay in the store.
-            note, ref = actor.cut.options(num_returns=2).remote(
-                name, found, pixels.ref, run.task_ref, run.header_ref
-            )
-            return await note, ref
-
-        async with self._crops.hold(len(found) * self._crop_bytes[name]):
-            note, crops = await self._staff.croppers.call(cut)
-            pixels.leave()
-            pool = self._staff.classifiers[name]
-            classes: tuple[NDArray[np.float32], dict[str, Halvings]] = await pool.call(
-                lambda actor: actor.classify.remote(crops)
-            )
-            rows, halvings = classes
-            self._account.add(Activity(crops=len(rows), halvings=halvings))
-            return rows, note
+            await cancel(tasks)
 
     async def _blocking(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)
-
-
-class _SceneRun:
-    """State of one try at a scene."""
-
-    def __init__(self, task: SceneTask) -> None:
-        self.task = task
-        self.header: SceneHeader | None = None
-        self.collector: SceneCollector | None = None
-        self.detect_seconds = 0.0
-        self._read = (0, 0)
-
-    def open(self, header: SceneHeader, settings: Settings) -> None:
-        """Note the opened scene; its limits and header go to the store once, not with each batch."""
-        self.header = header
-        self.collector = SceneCollector(header, settings.job.merge)
-        self.task_ref = ray.put(self.task)
-        self.header_ref = ray.put(header)
-
-    def read_up_to(self, decoded: int, stored: int) -> Activity:
-        """Bytes that were read since the last call, by what was read of the scene so far."""
-        before, self._read = self._read, (decoded, stored)
-        return Activity(decoded_bytes=decoded - before[0], stored_bytes=stored - before[1])
-
-
-def _raise_first(tasks: set[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            raise error
-
-
-async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all; the first failure cancels the rest."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        await _cancel(tasks)
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,6 +13,7 @@ from ..catalog import SourceSpec
 from ..catalog.area import read_area
 from ..catalog.spec import Ranges, as_pairs, check_bands, check_ranges
 from ..catalog.strict import Block, checked, read_yaml
+from .cluster_spec import ClusterSpec
 
 PIPELINE_REVISION = 1
 """Raised whenever the same job on the same pixels may give other rows."""
@@ -131,35 +132,6 @@ class OutputSpec(Block):
         return value
 
 
-class PoolSpec(Block):
-    """Size of an actor pool on each node."""
-
-    min: int = Field(default=1, ge=1)
-    max: int | None = Field(default=None, ge=1)
-    num_gpus: float | None = Field(default=None, ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max is not None and self.max < self.min:
-            raise ValueError(f"max ({self.max}) is smaller than min ({self.min})")
-        return self
-
-
-class ClusterSpec(Block):
-    """Actors for each node; null lets geosweep choose from the node's cores and GPUs."""
-
-    readers: int | None = Field(default=None, ge=1)
-    detectors: PoolSpec | None = None
-    croppers: int | None = Field(default=None, ge=1)
-    classifiers: int | None = Field(default=None, ge=1)
-    scenes_in_flight: int | None = Field(default=None, ge=1)
-
-    @field_validator("detectors", mode="before")
-    @classmethod
-    def _plain_number(cls, value: Any) -> Any:
-        return {"min": value, "max": value} if type(value) is int else value
-
-
 class Job(Block):
     """A whole job, as written in a job file.
 
@@ -197,6 +169,17 @@ class Job(Block):
             raise ValueError(
                 f"crop model {other.name!r} wants its crops from the asset {other.asset!r}, and plain "
                 "rasters have no assets; list rasters and assets as STAC items in source.stac"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _asks_for_what_it_uses(self) -> Self:
+        asked, device = self.cluster.autoscale, self.detector.device
+        if asked is not None and device is not None and (device == "cpu") != (asked.unit == "CPU"):
+            right = "cpus" if device == "cpu" else "gpus"
+            raise ValueError(
+                f"cluster.autoscale asks for {asked.unit}s, but detector.device is {device!r}; write "
+                f"{{{right}: {asked.number}}}, or another device"
             )
         return self
 

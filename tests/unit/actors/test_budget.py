@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geosweep.actors.budget import ByteBudget, HeldPixels
+from geosweep.actors.budget import Budget, HeldPixels
 
 
 async def _settle():
@@ -21,7 +21,7 @@ async def _settle():
 )
 def test_never_over_the_limit_first_come_first_served_and_all_given_back(limit, requests):
     async def go():
-        budget = ByteBudget(limit)
+        budget = Budget(limit)
         inside, order = [], []
 
         async def one(number, amount, turns):
@@ -58,7 +58,7 @@ def test_never_over_the_limit_first_come_first_served_and_all_given_back(limit, 
 
 def test_one_that_is_larger_than_all_goes_alone():
     async def go():
-        budget = ByteBudget(10)
+        budget = Budget(10)
         await budget.acquire(4)
         large = asyncio.create_task(budget.acquire(25))
         await _settle()
@@ -77,7 +77,7 @@ def test_one_that_is_larger_than_all_goes_alone():
 
 def test_a_small_one_does_not_pass_a_large_one_that_came_first():
     async def go():
-        budget = ByteBudget(10)
+        budget = Budget(10)
         await budget.acquire(6)
         large = asyncio.create_task(budget.acquire(8))
         await _settle()
@@ -93,7 +93,7 @@ def test_a_small_one_does_not_pass_a_large_one_that_came_first():
 
 def test_who_gives_up_waiting_lets_those_behind_go():
     async def go():
-        budget = ByteBudget(10)
+        budget = Budget(10)
         await budget.acquire(6)
         large = asyncio.create_task(budget.acquire(8))
         await _settle()
@@ -108,7 +108,7 @@ def test_who_gives_up_waiting_lets_those_behind_go():
 
 def test_who_gives_up_just_as_the_turn_comes_keeps_nothing():
     async def go():
-        budget = ByteBudget(10)
+        budget = Budget(10)
         await budget.acquire(10)
         late = asyncio.create_task(budget.acquire(7))
         await _settle()
@@ -123,7 +123,7 @@ def test_who_gives_up_just_as_the_turn_comes_keeps_nothing():
 
 def test_a_release_just_after_a_cancel_passes_the_dead_by():
     async def go():
-        budget = ByteBudget(10)
+        budget = Budget(10)
         await budget.acquire(10)
         dead = asyncio.create_task(budget.acquire(7))
         alive = asyncio.create_task(budget.acquire(7))
@@ -138,7 +138,7 @@ def test_a_release_just_after_a_cancel_passes_the_dead_by():
 
 def test_an_error_inside_gives_the_bytes_back():
     async def go():
-        budget = ByteBudget(10)
+        budget = Budget(10)
         with pytest.raises(KeyError):
             async with budget.hold(5):
                 raise KeyError

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from geosweep.actors.budget import ByteBudget
+from geosweep.actors.budget import Budget
 from geosweep.actors.coordinator import Coordinator
 from geosweep.actors.workers import Announced
 from geosweep.catalog.errors import RasterError
+from geosweep.pipeline.pools import Span
 
 
 class ReaderHandle:
@@ -33,10 +34,11 @@ class ReaderHandle:
 
 def coordinator(do_batch):
     one = Coordinator.__new__(Coordinator)
-    one._plan = SimpleNamespace(detectors=2)
-    one._pixels = ByteBudget(1000)
+    one._plan = SimpleNamespace(detectors=Span(2, 2))
+    one._staff = SimpleNamespace(lent=SimpleNamespace(pixels_of=lambda reader: None))
+    one._pixels = Budget(1000)
     one._batch_size = 4
-    one._do_batch = do_batch
+    one._batches = SimpleNamespace(do=do_batch)
     return one
 
 
