@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geosweep.actors.budget import Budget, HeldPixels
+from geosweep.actors.budget import Budget, HeldPixels, JointBudget
 
 
 async def _settle():
@@ -157,3 +157,43 @@ def test_pixels_are_let_go_once_when_the_last_user_leaves(users):
         pixels.leave()
     pixels.release()
     assert (pixels.ref, given_back) == (None, [1])
+
+
+def test_a_limit_that_rises_lets_in_who_waits_and_one_that_sinks_keeps_them_out():
+    async def go():
+        budget = Budget(1)
+        await budget.acquire(1)
+        waiting = [asyncio.create_task(budget.acquire(1)) for _ in range(3)]
+        await _settle()
+        assert budget.waiting == 3
+        budget.limit = 3
+        await _settle()
+        assert (budget.waiting, budget.used) == (1, 3)
+        budget.limit = 1
+        budget.release(1)
+        budget.release(1)
+        await _settle()
+        assert (budget.waiting, budget.used) == (1, 1)
+        budget.release(1)
+        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+        assert (budget.waiting, budget.used) == (0, 1)
+
+    asyncio.run(go())
+
+
+def test_of_several_budgets_the_smallest_decides_and_who_gives_up_leaves_nothing_behind():
+    async def go():
+        small, large = Budget(10), Budget(100)
+        both = JointBudget(large, small)
+        await both.acquire(8)
+        assert (small.used, large.used) == (8, 8)
+        waiting = asyncio.create_task(both.acquire(8))
+        await _settle()
+        assert (small.used, large.used) == (8, 16)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert (small.used, large.used) == (8, 8)
+        both.release(8)
+        assert (small.used, large.used) == (0, 0)
+
+    asyncio.run(go())

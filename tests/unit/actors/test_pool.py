@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnschedulableError, RayActorError
 
 from geosweep.actors import pool as pools
-from geosweep.actors.pool import Pool
+from geosweep.actors.pool import Pool, stood
 from geosweep.catalog.errors import ClusterError
 
 
@@ -140,5 +140,72 @@ def test_who_gives_up_waiting_for_an_idle_actor_does_not_bar_the_others():
         assert await asyncio.wait_for(pool.call(easy), 5) == "a"
         gate.set()
         await held
+
+    asyncio.run(go())
+
+
+def test_an_actor_that_is_added_takes_what_waits_and_one_that_is_removed_gets_no_more():
+    async def go():
+        told = []
+        pool = Pool("worker", ["a"], depth=1, changed=lambda: told.append(list(pool.actors)))
+        gate, used = asyncio.Event(), []
+
+        async def use(actor):
+            used.append(actor)
+            await gate.wait()
+
+        calls = [asyncio.create_task(pool.call(use)) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert (used, pool.waiting, pool.load) == (["a"], 3, 1)
+        pool.add("b")
+        await asyncio.sleep(0)
+        assert (used, pool.waiting, pool.load) == (["a", "b"], 2, 2)
+        pool.remove("a")
+        pool.remove("a")
+        gate.set()
+        await asyncio.gather(*calls)
+        assert used == ["a", "b", "b", "b"]
+        assert (pool.load, pool.waiting, pool.actors) == (0, 0, ["b"])
+        assert told == [["a", "b"], ["b"], ["b"]]
+
+    asyncio.run(go())
+
+
+def test_calls_to_a_pool_without_actors_wait_until_one_comes():
+    async def go():
+        pool = Pool("worker", ["a"])
+        pool.remove("a")
+
+        async def use(actor):
+            return actor
+
+        call = asyncio.create_task(pool.call(use))
+        await asyncio.sleep(0.01)
+        assert not call.done()
+        pool.add("b")
+        assert await call == "b"
+
+    asyncio.run(go())
+
+
+def test_an_actor_whose_constructor_fails_or_whose_node_is_gone_is_not_waited_for():
+    async def go(error):
+        asked = 0
+
+        async def answer():
+            nonlocal asked
+            asked += 1
+            raise error
+
+        assert not await stood(answer, patience=60)
+        assert asked == 1
+
+    asyncio.run(go(RayActorError(actor_init_failed=True)))
+    asyncio.run(go(ActorUnschedulableError("The node is gone.")))
+
+
+def test_an_actor_that_is_silent_is_given_up_after_a_while():
+    async def go():
+        assert not await stood(lambda: asyncio.sleep(60), patience=0.01)
 
     asyncio.run(go())
