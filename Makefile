@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Which benchmark `make bench` runs; empty for all.
 BENCH ?=
+# Whether `make bench-smoke` makes today's counts the ones to be held to.
+ACCEPT ?=
 
-.PHONY: demo test lint bench clean .venv
+.PHONY: demo test lint bench bench-smoke clean .venv
 
 # Stamps, so that a changed pyproject.toml installs again and an unchanged one costs nothing.
 RUNTIME := $(VENV)/.runtime-installed
@@ -24,6 +26,9 @@ lint: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-smoke: $(DEV)
+	$(BIN)/python -m benchmarks.smoke $(if $(ACCEPT),accept)
 
 .venv: $(DEV)
 

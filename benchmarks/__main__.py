@@ -27,7 +27,8 @@ def main(arguments: list[str]) -> int:
         return 2
     for name in arguments or known:
         print(f"== {name}", flush=True)
-        import_module(f"benchmarks.{name}").main()
+        if status := import_module(f"benchmarks.{name}").main():
+            return status
     return 0
 
 

@@ -1,0 +1,66 @@
+"""What reading a COG window by window costs in requests, bytes and decoded blocks; for `smoke.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks._guard import Measure
+from geosweep.pipeline.raster import RasterSource
+from geosweep.pipeline.stream import stream_windows
+from geosweep.pipeline.windows import WindowGrid
+from tests.rasters import textured, write_raster
+from tests.servers import range_server
+
+SIDE, BLOCK, SIZE, OVERLAP, BATCH = 4000, 512, 400, 0.05, 8
+CODECS = ("JPEG", "DEFLATE")
+
+Reader = Callable[[str], int]
+"""Reads all windows of a raster; gives their number."""
+
+
+def by_stream(href: str) -> int:
+    """What a run does."""
+    with RasterSource(href) as source:
+        grid = WindowGrid.cover(source.width, source.height, SIZE, OVERLAP)
+        return sum(len(batch.index) for batch in stream_windows(source, grid, batch_size=BATCH))
+
+
+def write_cogs(folder: Path) -> list[Path]:
+    """A COG for each codec, without overviews, since those are never read here."""
+    image = textured(SIDE, SIDE)
+    profile = {"driver": "COG", "blocksize": BLOCK, "overviews": "NONE"}
+    return [
+        write_raster(folder / f"{codec.lower()}.tif", image, compress=codec, **profile)
+        for codec in CODECS
+    ]
+
+
+def count_reading(cogs: list[Path], read: Reader = by_stream) -> list[Measure]:
+    """Count what `read` asks of a server, and what it has the system read from disk.
+
+    GDAL keeps no bytes of a local file, only decoded blocks: a block that is decoded again is read
+    again, and the system's count tells.
+    """
+    found = []
+    for cog in cogs:
+        size, codec = cog.stat().st_size, cog.stem
+        with range_server(cog.parent) as server:
+            read(f"{server.url}/{cog.name}")
+            # Requests may be cut elsewhere with another GDAL; bytes vary with that by some headers.
+            found += [
+                Measure(f"{codec}, HTTP: bytes sent ÷ file's bytes", server.sent / size, 0.01),
+                Measure(f"{codec}, HTTP: requests for a scene", server.requests, 0.1),
+            ]
+        read(str(cog))  # whatever is imported on first use is no part of what follows
+        before = _bytes_read()
+        read(str(cog))
+        share = (_bytes_read() - before) / size
+        found.append(Measure(f"{codec}, disk: blocks decoded ÷ blocks", share, 0.02))
+    return found
+
+
+def _bytes_read() -> int:
+    """Bytes that this process has read from files so far, by the system's count."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
