@@ -1,7 +1,8 @@
 """Ray shells around the pipeline's stages; only `pipeline.driver` uses them."""
 
-from .coordinator import OPTIONS as COORDINATOR_OPTIONS
+from .connection import connect
 from .coordinator import Coordinator
-from .pool import cause_of
+from .seat import GONE, Seat, first_line, told, wait_for
+from .seats import Seats
 
-__all__ = ["COORDINATOR_OPTIONS", "Coordinator", "cause_of"]
+__all__ = ["GONE", "Coordinator", "Seat", "Seats", "connect", "first_line", "told", "wait_for"]

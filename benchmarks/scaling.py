@@ -203,7 +203,7 @@ def with_detectors(folder: Path, detectors: int) -> list[Row]:
     job = job_of(folder, detectors, kinds[0], 1)
     settings, storage, steady = Settings.resolve(job), open_storage(job.output.path), Steady()
     claim(storage, settings, overwrite=False)
-    with RayEngine(settings, storage, on_activity=steady) as engine:
+    with RayEngine(settings, storage, on_activity=steady, keep_idle=True) as engine:
         return [measure(engine, steady, folder, detectors, gpu) for gpu in kinds]
 
 

@@ -167,7 +167,9 @@ def run_plan(
         if first is not None:
             with (
                 presence(storage, "run"),
-                _open_engine(engine, settings, storage, address, shown.on_activity) as opened,
+                _open_engine(
+                    engine, settings, storage, address, shown.on_activity, scenes.count
+                ) as opened,
             ):
                 devices = opened.devices
                 shown.on_start()
@@ -204,6 +206,7 @@ def _open_engine(
     storage: Storage,
     address: str | None,
     on_activity: OnActivity,
+    scenes: int,
 ) -> AbstractContextManager[Engine]:
     if name == "local":
         from .local import LocalEngine
@@ -211,7 +214,7 @@ def _open_engine(
         return LocalEngine(settings, storage, on_activity)
     from .driver import RayEngine
 
-    return RayEngine(settings, storage, address=address, on_activity=on_activity)
+    return RayEngine(settings, storage, address=address, on_activity=on_activity, scenes=scenes)
 
 
 def check_claim(

@@ -2,8 +2,8 @@
 
 import pytest
 
+from geosweep.actors.connection import check_address
 from geosweep.catalog.errors import JobError
-from geosweep.pipeline.driver import check_address
 
 
 @pytest.mark.parametrize(
