@@ -26,7 +26,8 @@ from geosweep.catalog import (
     write_collection,
     write_snapshot,
 )
-from geosweep.pipeline.rows import CropColumns, RowSchema, write_geoparquet
+from geosweep.pipeline.geofile import bounds_of, write_geoparquet
+from geosweep.pipeline.rows import CropColumns, RowSchema
 
 SCENES = 2000
 SIDE_DEG = 0.01
@@ -93,7 +94,8 @@ def make_output(folder: Path, rows: int) -> Storage:
     for number in range(SCENES):
         scene, table = scene_table(number, rows // SCENES, rng)
         key = f"data/{scene.id}-v1.parquet"
-        write_geoparquet(table, folder / key, SCHEMA.crs)
+        bounds = bounds_of(table)
+        write_geoparquet([table], folder / key, table.schema, crs=SCHEMA.crs, bounds=bounds)
         record = SceneRecord(
             scene=scene,
             status="succeeded",

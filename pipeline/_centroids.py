@@ -8,13 +8,10 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
+from ._outlines import BOX_WKB
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_BOX = np.dtype(
-    [("order", "u1"), ("kind", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("xy", "<f8", (5, 2))]
-)
-"""A polygon of four corners as little-endian WKB, which is all that a sweep writes."""
 
 
 def centroids(geometry: pa.Array, *, geographic: bool) -> NDArray[np.float64]:
@@ -45,14 +42,14 @@ def centroids(geometry: pa.Array, *, geographic: bool) -> NDArray[np.float64]:
 
 def _corners(geometry: pa.Array) -> NDArray[np.float64] | None:
     """Corners (N, 4, 2) if all are polygons of four corners without holes, else None."""
-    count, size = len(geometry), _BOX.itemsize
+    count, size = len(geometry), BOX_WKB.itemsize
     if geometry.null_count or not pa.types.is_binary(geometry.type):
         return None
     _, offsets, data = geometry.buffers()
     starts = np.frombuffer(offsets, np.int32, count + 1, geometry.offset * 4)
     if not count or data is None or (np.diff(starts) != size).any():
         return None
-    shapes = np.frombuffer(data, _BOX, count, int(starts[0]))
+    shapes = np.frombuffer(data, BOX_WKB, count, int(starts[0]))
     head = np.array((1, 3, 1, 5))
     read = np.column_stack([shapes[name] for name in ("order", "kind", "rings", "points")])
     return None if (read != head).any() else shapes["xy"][:, :4].copy()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ..catalog._hilbert import hilbert_distances
 from ..catalog.errors import OutputError
-from .rows import geo_metadata
+from .geofile import bounds_of, write_geoparquet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,10 +77,6 @@ def write_rows(table: pa.Table, path: Path, crs: str | None, notes: dict[bytes, 
     """
     middle = _middles(table)
     order = _hilbert_order(middle)
-    bounds = None
-    if table.num_rows:
-        box = [table["bbox"].combine_chunks().field(name) for name in _BOX]
-        bounds = [_least(box[0]), _least(box[1]), _most(box[2]), _most(box[3])]
     if crs is None and table.num_rows:
         scenes = table["scene_id"].combine_chunks().indices.to_numpy()
         order = order[np.argsort(scenes[order], kind="stable")]
@@ -91,24 +84,12 @@ def write_rows(table: pa.Table, path: Path, crs: str | None, notes: dict[bytes, 
         [
             field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
             for field in table.schema
-        ],
-        geo_metadata(bounds, crs) | notes,
+        ]
     )
     # Small ones, since a reader of a part reads whole groups; and equal ones, so that none is a stub.
-    groups = max(1, len(order) // _GROUP_ROWS)
-    ends = np.linspace(0, len(order), groups + 1).astype(int)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start, end in itertools.pairwise(ends):
-            rows = table.take(pa.array(order[start:end])).cast(schema)
-            writer.write_table(rows, row_group_size=max(len(rows), 1))
-
-
-def _least(values: pa.Array) -> float:
-    return pc.min(values).as_py()  # type: ignore[attr-defined]
-
-
-def _most(values: pa.Array) -> float:
-    return pc.max(values).as_py()  # type: ignore[attr-defined]
+    parts = np.array_split(order, max(1, len(order) // _GROUP_ROWS))
+    groups = (table.take(pa.array(part)).cast(schema) for part in parts if len(part))
+    write_geoparquet(groups, path, schema, crs=crs, bounds=bounds_of(table), notes=notes)
 
 
 def _middles(table: pa.Table) -> NDArray[np.float64]:

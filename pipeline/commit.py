@@ -13,8 +13,9 @@ from ..catalog.hrefs import public_href, scrub
 from ..catalog.records import Records, SceneRecord, own_file
 from ..catalog.stacitems import multihash
 from ..catalog.versions import is_kept, keep_version
+from .geofile import write_geoparquet
 from .partition import partition_folder
-from .rows import build_table, write_geoparquet
+from .rows import SceneRows
 from .settings import software_versions
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Committer:
         """
         start = time.perf_counter()
         scene, schema = task.scene, self._settings.schema
-        table = build_table(
+        rows = SceneRows(
             detections,
             header,
             schema,
@@ -87,21 +88,21 @@ class Committer:
         key = self._data_key(task, version)
         with tempfile.TemporaryDirectory(prefix="geosweep-") as folder:
             local = Path(folder) / "rows.parquet"
-            write_geoparquet(table, local, schema.crs)
+            write_geoparquet(rows.groups(), local, rows.schema, crs=schema.crs, bounds=rows.bounds)
             size, checksum = local.stat().st_size, multihash(local)
             self._storage.put_file(key, local)
         timings = seconds | {"write": time.perf_counter() - start}
-        status = "succeeded" if table.num_rows else "empty"
+        status = "succeeded" if len(rows) else "empty"
         self._commit(
             task,
             status,
             detections.counts,
             timings,
             data=key,
-            rows=table.num_rows,
+            rows=len(rows),
             data_size=size,
             data_checksum=checksum,
-            columns=tuple((field.name, str(field.type)) for field in schema.arrow),
+            columns=tuple((field.name, str(field.type)) for field in rows.schema),
             data_crs=schema.crs,
         )
         return SceneOutcome(scene.id, status, detections.counts, timings)

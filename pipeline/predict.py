@@ -26,7 +26,7 @@ from .job import (
 from .pixels import ArraySource, PixelSource
 from .raster import RasterSource
 from .region import Region
-from .rows import build_table, to_geodataframe
+from .rows import SceneRows, to_geodataframe
 from .scene_reader import SceneReader
 from .settings import ModelFace, Settings
 from .stream import StreamCounts, warn_of_damage
@@ -268,7 +268,7 @@ def _predict(
         cutter.close()
     warn_of_damage(scene_id, reader.counts)
     _warn_of_lost_crops(scene_id, reader.counts, detections.counts)
-    table = build_table(
+    rows = SceneRows(
         detections,
         reader.header,
         settings.schema,
@@ -276,7 +276,7 @@ def _predict(
         image_path=public_href(str(path)) if path is not None else "image",
         time=None,
     )
-    return to_geodataframe(table, target)
+    return to_geodataframe(rows.table(), target)
 
 
 def _warn_of_lost_crops(name: str, stream: StreamCounts, counts: dict[str, int]) -> None:

@@ -1,33 +1,30 @@
-"""Detections to rows: the output's columns, with geometry, and GeoParquet files of them."""
+"""Detections to rows: the output's columns, with geometry."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import shapely
-from pyproj import CRS
 
-from ._antimeridian import LONLAT, mend, torn
-from ._geo import box_areas_m2, to_map, transformer
+from ..catalog._hilbert import hilbert_distances
+from ._geo import box_areas_m2
+from ._outlines import fixed_width, outlines_of
 
 if TYPE_CHECKING:
-    from affine import Affine
     from numpy.typing import NDArray
 
     from .collect import SceneDetections
     from .scene_reader import SceneHeader
 
 ROW_GROUP_ROWS = 100_000
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,7 @@ class RowSchema:
             crops.append(pa.field(f"{crop.name}_score", pa.float32()))
             if crop.scores:
                 crops.append(pa.field(f"{crop.name}_scores", pa.list_(pa.float32())))
-        corner = [pa.field(name, pa.float32()) for name in ("xmin", "ymin", "xmax", "ymax")]
+        corner = [pa.field(name, pa.float32()) for name in _EDGES]
         bbox = pa.struct([pa.field(f.name, pa.float64()) for f in corner])
         return pa.schema(
             [
@@ -109,24 +106,6 @@ class RowSchema:
         return [(f.name, str(f.type), meanings[f.name]) for f in self.arrow]
 
 
-def _class_columns(crop: CropColumns, probabilities: NDArray[np.float32]) -> dict[str, Any]:
-    """A crop model's columns; null where the crop has no pixel of data, so that there is no class."""
-    count = len(probabilities)
-    known = np.isfinite(probabilities.sum(axis=1))
-    best = probabilities.argmax(axis=1) if count else np.zeros(0, np.int64)
-    labels = np.array(crop.labels, dtype=object)[best]
-    columns: dict[str, Any] = {
-        f"{crop.name}_label": pa.array(labels, pa.string(), mask=~known),
-        f"{crop.name}_score": pa.array(
-            probabilities[np.arange(count), best], pa.float32(), mask=~known
-        ),
-    }
-    if crop.scores:
-        rows = zip(probabilities, known, strict=True)
-        columns[f"{crop.name}_scores"] = [row if there else None for row, there in rows]
-    return columns
-
-
 _PIXELS = "pixels of the source raster, origin top left"
 _MEANINGS = {
     "detection_id": "hash of scene, model and box: the same detection has the same id in every run",
@@ -145,141 +124,134 @@ _MEANINGS = {
 }
 
 
-def build_table(
-    detections: SceneDetections,
-    header: SceneHeader,
-    schema: RowSchema,
-    *,
-    scene_id: str,
-    image_path: str,
-    time: datetime | None,
-) -> pa.Table:
-    """Turn a scene's detections into rows, in Hilbert order.
+class SceneRows:
+    """A scene's rows in Hilbert order, made some at a time; a row takes about 120 bytes until then.
 
     Polygons are the boxes' four corners put through the raster's transform, then into the output
     CRS; rotated rasters give rotated polygons.
+
+    Parameters
+    ----------
+    detections, header, schema
+        What was found in the scene, its georeferencing, and the columns.
+    scene_id, image_path, time
+        The same for all rows.
 
     Raises
     ------
     ValueError
         If the schema has a CRS and the raster has none.
     """
-    count = len(detections.scores)
-    boxes = detections.boxes
-    polygons = box_polygons(boxes, header.transform, header.crs, schema.crs)
-    ids = _detection_ids(scene_id, schema.model_version, boxes, detections.labels)
-    label_names = np.array(schema.labels, dtype=object)
+
+    def __init__(
+        self,
+        detections: SceneDetections,
+        header: SceneHeader,
+        schema: RowSchema,
+        *,
+        scene_id: str,
+        image_path: str,
+        time: datetime | None,
+    ) -> None:
+        self._found = detections
+        self._header = header
+        self._of_schema = schema
+        self._same = {"scene_id": scene_id, "image_path": image_path, "datetime": time}
+        self._stem = hashlib.blake2b(
+            f"{scene_id}\x1f{schema.model_version}".encode(), digest_size=12
+        )
+        self._outlines = outlines_of(detections.boxes, header.transform, header.crs, schema.crs)
+        self._boxes = self._outlines.bounds()
+        self.schema = schema.arrow
+        self._order = self._hilbert_order()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def bounds(self) -> list[float] | None:
+        """xmin, ymin, xmax, ymax of all geometries; None without rows."""
+        if not len(self):
+            return None
+        return [*self._boxes[:, :2].min(axis=0), *self._boxes[:, 2:].max(axis=0)]
+
+    def groups(self) -> Iterator[pa.Table]:
+        """Yield the rows, in groups of at most `ROW_GROUP_ROWS`."""
+        for start in range(0, len(self), ROW_GROUP_ROWS):
+            yield self._group(self._order[start : start + ROW_GROUP_ROWS])
+
+    def table(self) -> pa.Table:
+        """All rows as one table."""
+        if not len(self):
+            return self.schema.empty_table()
+        return pa.concat_tables(self.groups())
+
+    def _group(self, which: NDArray[np.int64]) -> pa.Table:
+        found, header, types = self._found, self._header, self.schema
+        boxes, labels = found.boxes[which], found.labels[which]
+        columns: dict[str, Any] = {
+            name: pa.repeat(pa.scalar(value, types.field(name).type), len(which))
+            for name, value in self._same.items()
+        }
+        columns |= {
+            "detection_id": fixed_width(pa.string(), b"".join(self._ids(which)), 24),
+            **{name: boxes[:, i] for i, name in enumerate(_EDGES)},
+            "label": pa.array(self._of_schema.labels, pa.string()).take(pa.array(labels)),
+            "score": found.scores[which],
+            "area_m2": pa.nulls(len(which), pa.float32()),
+            "geometry": self._outlines.wkb(which),
+            "bbox": pa.StructArray.from_arrays(
+                list(self._boxes[which].T.copy()), fields=list(types.field("bbox").type)
+            ),
+        }
+        if header.transform is not None and header.crs is not None:
+            columns["area_m2"] = box_areas_m2(boxes, header.transform, header.size, header.crs)
+        for crop in self._of_schema.crops:
+            columns |= _class_columns(crop, found.classes[crop.name][which])
+        return pa.table([pa.array(columns[f.name], f.type) for f in types], schema=types)
+
+    def _ids(self, which: NDArray[np.int64]) -> Iterator[bytes]:
+        boxes, labels = self._found.boxes[which], self._found.labels[which]
+        parts = np.empty(len(which), [("box", "<f4", 4), ("label", "<i8")])
+        parts["box"], parts["label"] = boxes, labels
+        data, width = parts.tobytes(), parts.itemsize
+        for start in range(0, len(data), width):
+            one = self._stem.copy()
+            one.update(data[start : start + width])
+            yield one.hexdigest().encode()
+
+    def _hilbert_order(self) -> NDArray[np.int64]:
+        """Row numbers along a Hilbert curve around all rows; of rows in one place, by their ids."""
+        middles = (self._boxes[:, :2] + self._boxes[:, 2:]) / 2
+        if len(middles) < 2:
+            return np.arange(len(middles))
+        distance = hilbert_distances(middles, (*middles.min(axis=0), *middles.max(axis=0)))
+        order = np.argsort(distance, kind="stable")
+        again = np.diff(distance[order]) == 0
+        tied = np.append(again, False) | np.append(False, again)
+        rows = order[tied]
+        order[tied] = rows[np.lexsort((np.array(list(self._ids(rows))), distance[rows]))]
+        return order
+
+
+def _class_columns(crop: CropColumns, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    """A crop model's columns; null where the crop has no pixel of data, so that there is no class."""
+    count, classes = probabilities.shape
+    unknown = ~np.isfinite(probabilities.sum(axis=1))
+    best = probabilities.argmax(axis=1) if count else np.zeros(0, np.int64)
+    score = probabilities[np.arange(count), best]
     columns: dict[str, Any] = {
-        "detection_id": ids,
-        "scene_id": [scene_id] * count,
-        "image_path": [image_path] * count,
-        "datetime": [time] * count,
-        "xmin": boxes[:, 0],
-        "ymin": boxes[:, 1],
-        "xmax": boxes[:, 2],
-        "ymax": boxes[:, 3],
-        "label": label_names[detections.labels],
-        "score": detections.scores,
-        "area_m2": _areas(boxes, header, count),
-        "geometry": shapely.to_wkb(polygons),
+        f"{crop.name}_label": pa.array(crop.labels, pa.string()).take(pa.array(best, mask=unknown)),
+        f"{crop.name}_score": pa.array(score, pa.float32(), mask=unknown),
     }
-    for crop in schema.crops:
-        columns |= _class_columns(crop, detections.classes[crop.name])
-    bounds = shapely.bounds(polygons).reshape(-1, 4)
-    arrow = schema.arrow
-    columns["bbox"] = pa.StructArray.from_arrays(
-        [pa.array(bounds[:, i], pa.float64()) for i in range(4)],
-        fields=list(arrow.field("bbox").type),
-    )
-    arrays = [
-        columns[f.name]
-        if isinstance(columns[f.name], pa.Array)
-        else pa.array(columns[f.name], f.type)
-        for f in arrow
-    ]
-    table = pa.Table.from_arrays(arrays, schema=arrow)
-    return table.take(pa.array(_hilbert_order(polygons, ids)))
-
-
-def box_polygons(
-    boxes: NDArray[np.floating], transform: Affine | None, crs: str | None, target: str | None
-) -> NDArray[np.object_]:
-    """Polygons (N,) of pixel boxes (N, 4) in the target CRS, counter-clockwise when north is up.
-
-    With `target` None they stay in pixel coordinates. A box across the antimeridian is a multipolygon
-    of two parts, as RFC 7946 wants it.
-    """
-    edges = boxes.astype(np.float64)
-    corners = edges[:, [[0, 3], [2, 3], [2, 1], [0, 1]]]
-    x, y = corners[..., 0], corners[..., 1]
-    if target is None:
-        return np.asarray(shapely.polygons(np.stack([x, y], axis=-1)))
-    if transform is None or crs is None:
-        raise ValueError("the raster has no georeferencing")
-    x, y = to_map(transform, x, y)
-    there, wanted = (x, y), CRS.from_user_input(target)
-    if not CRS.from_user_input(crs).equals(wanted):
-        x, y = transformer(crs, target).transform(x, y)
-    polygons = np.asarray(shapely.polygons(np.stack([x, y], axis=-1)))
-    if torn(x, wanted).any():
-        lonlat = None if wanted.is_geographic else transformer(crs, LONLAT).transform(*there)
-        mend(polygons, x, y, lonlat, wanted)
-    return polygons
-
-
-def _areas(boxes: NDArray[np.float32], header: SceneHeader, count: int) -> Any:
-    if header.transform is None or header.crs is None:
-        return [None] * count
-    return box_areas_m2(boxes, header.transform, header.size, header.crs)
-
-
-def _detection_ids(
-    scene_id: str, model: str, boxes: NDArray[np.float32], labels: NDArray[np.int64]
-) -> list[str]:
-    stem = hashlib.blake2b(f"{scene_id}\x1f{model}".encode(), digest_size=12)
-    ids: list[str] = []
-    for box, label in zip(boxes.astype("<f4"), labels.astype("<i8"), strict=True):
-        one = stem.copy()
-        one.update(box.tobytes() + label.tobytes())
-        ids.append(one.hexdigest())
-    return ids
-
-
-def _hilbert_order(polygons: NDArray[np.object_], ids: Sequence[str]) -> NDArray[np.int64]:
-    if len(ids) < 2:
-        return np.arange(len(ids))
-    distance = gpd.GeoSeries(polygons).hilbert_distance().to_numpy()
-    return np.lexsort((np.array(ids), distance))
-
-
-def write_geoparquet(table: pa.Table, path: Path, crs: str | None) -> None:
-    """Write rows as GeoParquet 1.1: zstd, bbox covering, row groups of `ROW_GROUP_ROWS`."""
-    bounds = None
-    if table.num_rows:
-        bounds = shapely.total_bounds(shapely.from_wkb(table["geometry"].to_numpy()))
-    table = table.replace_schema_metadata(geo_metadata(bounds, crs))
-    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-
-
-def geo_metadata(bounds: Iterable[float] | None, crs: str | None) -> dict[bytes, bytes]:
-    """GeoParquet's metadata for rows within `bounds` (xmin, ymin, xmax, ymax); None without rows."""
-    geometry: dict[str, Any] = {
-        "encoding": "WKB",
-        "geometry_types": [] if bounds is None else _geometry_types(bounds, crs),
-        "crs": None if crs is None else CRS.from_user_input(crs).to_json_dict(),
-        "covering": {"bbox": {c: ["bbox", c] for c in ("xmin", "ymin", "xmax", "ymax")}},
-    }
-    if bounds is not None:
-        geometry["bbox"] = [float(value) for value in bounds]
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    return {b"geo": json.dumps(geo).encode()}
-
-
-def _geometry_types(bounds: Iterable[float], crs: str | None) -> list[str]:
-    """Boxes are polygons; if they lie all over the world, some may be cut at the antimeridian."""
-    west, _, east, _ = bounds
-    wide = crs is not None and torn(np.array([[west, east]]), CRS.from_user_input(crs)).any()
-    return ["MultiPolygon", "Polygon"] if wide else ["Polygon"]
+    if crop.scores:
+        ends = np.cumsum(np.where(unknown, 0, classes), dtype=np.int32)
+        columns[f"{crop.name}_scores"] = pa.ListArray.from_arrays(
+            np.concatenate([np.zeros(1, np.int32), ends]),
+            pa.array(probabilities[~unknown].ravel(), pa.float32()),
+            mask=pa.array(unknown),
+        )
+    return columns
 
 
 def to_geodataframe(table: pa.Table, crs: str | None) -> gpd.GeoDataFrame:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import shapely
 
 from geosweep.catalog import Records, Scene, SceneRecord, open_storage, write_collection
-from geosweep.pipeline.rows import write_geoparquet
+from geosweep.pipeline.geofile import write_geoparquet
 
 
 def rows_at(
@@ -60,7 +60,9 @@ def output_of(
         key = f"data/s{number}-v1.parquet"
         local = (folder or Path(output)) / "rows.parquet.part"
         local.parent.mkdir(parents=True, exist_ok=True)
-        write_geoparquet(table, local, crs)
+        shapes = shapely.from_wkb(table["geometry"].to_numpy())
+        groups, bounds = ([table], shapely.total_bounds(shapes)) if len(table) else ([], None)
+        write_geoparquet(groups, local, table.schema, crs=crs, bounds=bounds)
         storage.put_file(key, local)
         local.unlink()
         time = datetime(2020, 1, 1 + number % 28, tzinfo=UTC)

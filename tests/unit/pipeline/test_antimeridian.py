@@ -14,9 +14,10 @@ from geosweep.catalog.header import outline
 from geosweep.catalog.lonlat import around
 from geosweep.pipeline._antimeridian import frame_longitude, shrunk, torn
 from geosweep.pipeline._geo import box_areas_m2, ground_sample_distance, pixel_area_m2
+from geosweep.pipeline._outlines import outlines_of
+from geosweep.pipeline.geofile import geo_metadata
 from geosweep.pipeline.ground import ground_bounds
 from geosweep.pipeline.region import Region
-from geosweep.pipeline.rows import box_polygons, geo_metadata
 from geosweep.pipeline.scene_reader import SceneHeader
 from geosweep.pipeline.windows import WindowGrid
 
@@ -61,7 +62,8 @@ def test_windows_around_a_pole():
 
 def test_a_box_around_a_pole_and_its_area():
     box = np.array([[450, 450, 560, 540]], np.float32)
-    (polygon,) = box_polygons(box, POLE, "EPSG:3413", "EPSG:4326")
+    outlines = outlines_of(box, POLE, "EPSG:3413", "EPSG:4326")
+    polygon = shapely.from_wkb(outlines.wkb(np.arange(1))[0].as_py())
     assert polygon.is_valid
     assert polygon.covers(shapely.Point(77, 89.999))
     assert polygon.bounds[3] == 90

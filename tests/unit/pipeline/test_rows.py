@@ -14,12 +14,12 @@ from affine import Affine
 from pyproj import Geod, Transformer
 
 from geosweep.pipeline.collect import SceneDetections
+from geosweep.pipeline.geofile import write_geoparquet
 from geosweep.pipeline.rows import (
     CropColumns,
     RowSchema,
-    build_table,
+    SceneRows,
     to_geodataframe,
-    write_geoparquet,
 )
 from geosweep.pipeline.scene_reader import SceneHeader
 from geosweep.pipeline.windows import WindowGrid
@@ -56,15 +56,19 @@ def schema(crs="EPSG:4326", crops=()):
     return RowSchema(("Tree", "Bush"), "test@1", tuple(crops), crs)
 
 
-def table(found, head=None, shape=None):
-    return build_table(
+def rows(found, head=None, shape=None, scene_id="s"):
+    return SceneRows(
         found,
         head or header(),
         shape or schema(),
-        scene_id="s",
+        scene_id=scene_id,
         image_path="s.tif",
         time=datetime(2022, 7, 1, tzinfo=UTC),
     )
+
+
+def table(*args, **options):
+    return rows(*args, **options).table()
 
 
 BASE = [
@@ -176,7 +180,7 @@ def test_ids_are_stable_and_tell_scene_model_box_and_label_apart():
     one, again = table(found)["detection_id"].to_pylist(), table(found)["detection_id"].to_pylist()
     assert one == again
     assert len(set(one)) == 50
-    other = build_table(found, header(), schema(), scene_id="t", image_path="t", time=None)
+    other = table(found, scene_id="t")
     assert not set(one) & set(other["detection_id"].to_pylist())
 
 
@@ -197,7 +201,8 @@ def test_rows_do_not_depend_on_the_order_they_came_in():
 @pytest.mark.parametrize("count", [0, 1, 2500])
 def test_files_are_geoparquet_1_1(tmp_path, count):
     path = tmp_path / "rows.parquet"
-    write_geoparquet(table(detections(count)), path, "EPSG:4326")
+    made = rows(detections(count))
+    write_geoparquet(made.groups(), path, made.schema, crs="EPSG:4326", bounds=made.bounds)
     meta = pq.read_metadata(path)
     geo = json.loads(meta.metadata[b"geo"])
     assert geo["version"] == "1.1.0"
