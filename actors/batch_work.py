@@ -80,19 +80,23 @@ class BatchWork:
         """Class probabilities of some detections of a batch; their crops live only in here.
 
         The budget is taken chunk by chunk: the crops of a whole dense batch may be larger than the
-        store.
+        store. How large a chunk is, is known when it is cut; until then the most that it can be counts.
         """
 
-        async def cut(actor: Any) -> tuple[CropNote, ray.ObjectRef]:
+        async def cut(actor: Any) -> tuple[tuple[CropNote, int], ray.ObjectRef]:
             # The note says that the crops are there; they stay in the store.
-            note, ref = actor.cut.options(num_returns=2).remote(
+            told, ref = actor.cut.options(num_returns=2).remote(
                 name, found, pixels.ref, run.task_ref, run.header_ref
             )
-            return await note, ref
+            return await told, ref
 
-        async with self._crops.hold(len(found) * self._staff.crop_bytes[name]):
-            note, crops = await self._staff.croppers.call(cut)
+        held = len(found) * self._staff.crop_bytes[name]
+        await self._crops.acquire(held)
+        try:
+            (note, size), crops = await self._staff.croppers.call(cut)
             pixels.leave()
+            self._crops.release(held - size)
+            held = size
             pool = self._staff.classifiers[name]
             classes: tuple[NDArray[np.float32], dict[str, Halvings]] = await pool.call(
                 lambda actor: actor.classify.remote(crops)
@@ -100,3 +104,5 @@ class BatchWork:
             rows, halvings = classes
             self._account.add(Activity(crops=len(rows), halvings=halvings))
             return rows, note
+        finally:
+            self._crops.release(held)

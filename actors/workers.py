@@ -15,6 +15,7 @@ from ..catalog.errors import GeosweepError
 from ..pipeline.choose import Selected
 from ..pipeline.classify import CropClassifier
 from ..pipeline.crop import CropNote
+from ..pipeline.crop_pack import CropPack
 from ..pipeline.detect import Found
 from ..pipeline.local import load_crop_model_for, load_finder_for
 from ..pipeline.rebatch import Rebatcher
@@ -130,7 +131,7 @@ class DetectorActor:
 
 @ray.remote
 class Cropper:
-    """Cuts crops and prepares them as a classifier's input."""
+    """Cuts crops, and prepares those that take less room so or have a transform of their own."""
 
     OPEN_SCENES = 4
 
@@ -145,18 +146,19 @@ class Cropper:
         self._scenes: OrderedDict[str, SceneCrops] = OrderedDict()
 
     def input_bytes(self) -> dict[str, int]:
-        """Size of one prepared crop for each crop model."""
+        """Most that a crop takes on its way to each crop model: the size of the network's input."""
         return {name: 4 * math.prod(m.input_shape) for name, m in self._models.get().items()}
 
     def cut(
         self, name: str, found: Found, batch: WindowBatch, task: SceneTask, header: SceneHeader
-    ) -> tuple[CropNote, NDArray[np.float32]]:
-        """Crops of a batch's detections as (N, C, H, W) float32, ready for crop model `name`.
+    ) -> tuple[tuple[CropNote, int], CropPack]:
+        """Crops of a batch's detections for crop model `name`, after a note on them and their bytes.
 
         Call with ``num_returns=2``: the note tells the caller that they are there.
         """
         cut = self._crops_of(task).cut(name, found, batch, header)
-        return cut.note, self._models.get()[name].prepare(cut.crops)
+        pack = CropPack.of(cut.crops, self._models.get()[name])
+        return (cut.note, pack.nbytes), pack
 
     def _crops_of(self, task: SceneTask) -> SceneCrops:
         key = f"{task.scene.id}-{task.scene.source_version}"
@@ -180,11 +182,9 @@ class Classifier:
         spec = next(spec for spec in settings.job.crop_models if spec.name == name)
         self._batches = Rebatcher(lambda crops: self._model.get().classify(crops), spec.batch_size)
 
-    async def classify(
-        self, prepared: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], dict[str, Halvings]]:
-        """Class probabilities (N, classes) of prepared crops, and whether batches had to be halved."""
-        rows = await self._batches.submit(prepared)
+    async def classify(self, pack: CropPack) -> tuple[NDArray[np.float32], dict[str, Halvings]]:
+        """Class probabilities (N, classes) of crops, and whether batches had to be halved."""
+        rows = await self._batches.submit(pack.crops())
         return rows, self._model.get().halving.take()
 
     async def fill(self) -> float:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from .data.cropframe import BoxSource
 
-_CHUNK = 256
-"""Crops prepared and classified at a time."""
+_CHUNK, _CHUNK_BYTES = 256, 64 * 2**20
+"""Most crops classified at a time, and about how many bytes of them."""
 
 
 class CropsOfImages:
@@ -34,8 +34,7 @@ class CropsOfImages:
         def labels(self) -> tuple[str, ...]: ...
         @property
         def crop_bands(self) -> int: ...
-        def prepare(self, crops: Sequence[Any]) -> NDArray[np.float32]: ...
-        def classify(self, batch: NDArray[np.float32]) -> NDArray[np.float32]: ...
+        def classify(self, crops: Any) -> NDArray[np.float32]: ...
 
     def write_crops(
         self,
@@ -256,15 +255,17 @@ class CropsOfImages:
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Probabilities of crops as they come, some at a time."""
         numbers: list[int] = []
-        prepared: list[NDArray[np.float32]] = []
+        some: list[NDArray[Any]] = []
+        size = 0
         for number, crop in crops:
             numbers.append(number)
-            prepared.append(self.prepare([crop]))
-            if len(numbers) == _CHUNK:
-                yield numbers, self.classify(np.concatenate(prepared))
-                numbers, prepared = [], []
-        if numbers:
-            yield numbers, self.classify(np.concatenate(prepared))
+            some.append(crop)
+            size += crop.nbytes
+            if len(some) == _CHUNK or size > _CHUNK_BYTES:
+                yield numbers, self.classify(some)
+                numbers, some, size = [], [], 0
+        if some:
+            yield numbers, self.classify(some)
 
     def _cut_array(
         self, image: NDArray[Any], boxes: NDArray[np.float64]

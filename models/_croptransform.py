@@ -23,6 +23,15 @@ AUGMENTATIONS = ("none", "flip", "turns")
 """Augmentations by name: nothing; a random horizontal flip; one of the eight symmetries."""
 
 
+def check_crop(crop: CropPixels) -> None:
+    """Raise ModelError unless a crop is (h, w, C) of uint8 or float32."""
+    if crop.ndim != 3 or crop.dtype not in (np.uint8, np.float32):
+        raise ModelError(
+            f"A crop is {crop.dtype} of shape {crop.shape}: give (height, width, bands) of uint8 or "
+            "float32; 16-bit rasters need rescale, such as rescale=(0, 3000)."
+        )
+
+
 def crop_to_tensor(crop: CropPixels) -> Tensor:
     """Turn the pixels of a crop into float32 (C, h, w).
 
@@ -36,11 +45,7 @@ def crop_to_tensor(crop: CropPixels) -> Tensor:
     ModelError
         For other shapes and data types.
     """
-    if crop.ndim != 3 or crop.dtype not in (np.uint8, np.float32):
-        raise ModelError(
-            f"A crop is {crop.dtype} of shape {crop.shape}: give (height, width, bands) of uint8 or "
-            "float32; 16-bit rasters need rescale, such as rescale=(0, 3000)."
-        )
+    check_crop(crop)
     return to_tensor(crop)
 
 

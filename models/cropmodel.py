@@ -8,29 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torchvision import transforms
 
 from ..catalog.errors import ModelError
 from . import _cropfiles
+from ._cropclassify import ClassifiesCrops
 from ._cropfit import TrainableCropModel
 from ._cropimages import CropsOfImages
 from ._cropnet import REVISION, build_classifier, default_normalize
 from ._croptransform import augmented, check_augment, standard_transform
-from ._threads import cpu_threads, map_in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from ._croptransform import Augment, CropPixels, CropTransform
-
-_GPU_BATCH = 256
+    from ._croptransform import Augment, CropTransform
 
 
-class CropModel(CropsOfImages, TrainableCropModel):
+class CropModel(ClassifiesCrops, CropsOfImages, TrainableCropModel):
     """A classifier of image crops.
 
     To change what it does, pass arguments, or override `create_model`, `normalize`,
@@ -245,51 +241,6 @@ class CropModel(CropsOfImages, TrainableCropModel):
             "own_transform": self.own_transform,
             "lr": self.lr,
         }
-
-    # --- pixels to probabilities ------------------------------------------------------------------
-
-    def prepare(self, crops: Sequence[CropPixels]) -> NDArray[np.float32]:
-        """Transform crops (h, w, bands) of any sizes into one float32 (N, num_bands, H, W) array."""
-        if len(crops) == 0:
-            return np.zeros((0, *self.input_shape), np.float32)
-        transform = self.get_transform()
-        return np.stack([np.asarray(transform(crop), np.float32) for crop in crops])
-
-    def classify(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute class probabilities.
-
-        Parameters
-        ----------
-        batch
-            float32 (N, num_bands, H, W) from `prepare`; N may be 0.
-
-        Returns
-        -------
-        NDArray
-            float32 (N, num_classes), each row summing to 1. On a CPU each crop goes through the
-            network by itself, in a thread of its own: its result depends neither on its batch nor on
-            the number of threads, to the bit.
-        """
-        network = self._network()
-        if len(batch) == 0:
-            return np.zeros((0, len(self.labels)), np.float32)
-        on_cpu = self.device.type == "cpu"
-        step = 1 if on_cpu else _GPU_BATCH
-        chunks = [batch[start : start + step] for start in range(0, len(batch), step)]
-
-        def probabilities(chunk: NDArray[np.float32]) -> NDArray[np.float32]:
-            with torch.inference_mode():
-                logits = network(torch.from_numpy(chunk).to(self.device))
-                return F.softmax(logits.float(), dim=1).cpu().numpy()
-
-        was_training = self.training
-        self.eval()
-        if on_cpu:
-            parts = map_in_threads(probabilities, chunks, cpu_threads(self.threads))
-        else:
-            parts = [probabilities(chunk) for chunk in chunks]
-        self.train(was_training)
-        return np.concatenate(parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, num_bands, H, W) to (B, num_classes) logits."""

@@ -171,7 +171,12 @@ def _with_thresholds(detector: Detector, score: float | None, nms: float | None)
 
 
 def load_crop_model(
-    model: str | Path | CropModel, *, device: str | None = None, threads: int | None = None
+    model: str | Path | CropModel,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    backend: str = "torch",
+    precision: str = "auto",
 ) -> CropModel:
     """Load a crop model, in eval mode.
 
@@ -183,6 +188,9 @@ def load_crop_model(
         is given.
     device, threads
         As for `load_detector`.
+    backend, precision
+        As for `load_detector`, but that ``auto`` is fp32 on a GPU, too. A `CropModel` that is given
+        keeps its own; what is returned then is another that shares its weights.
 
     Raises
     ------
@@ -209,7 +217,10 @@ def load_crop_model(
         raise ModelError(f"{model}: is a {type(loaded).__name__}, expected a CropModel.")
     if threads is not None:
         loaded.threads = threads
-    return loaded.to(pick_device(device)).eval()
+    loaded = loaded.to(pick_device(device)).eval()
+    if (backend, precision) == ("torch", "auto"):
+        return loaded
+    return loaded.computed_with(backend, precision)
 
 
 def _checked_detector(detector: Any, name: str) -> Detector:

@@ -142,9 +142,8 @@ class _Transformed:
         self._model = model
         self._transform = transform or model.get_transform(augment=augment)
         self.labels = model.labels
-        self.classify = model.classify
 
-    def prepare(self, crops: list[NDArray[Any]]) -> NDArray[np.float32]:
-        if not crops:
-            return self._model.prepare(crops)
-        return np.stack([np.asarray(self._transform(crop), dtype=np.float32) for crop in crops])
+    def classify(self, crops: list[NDArray[Any]]) -> NDArray[np.float32]:
+        inputs = (self._transform(np.ascontiguousarray(crop)) for crop in crops)
+        batch = [np.asarray(one, dtype=np.float32) for one in inputs]
+        return self._model.classify(np.stack(batch) if batch else crops)

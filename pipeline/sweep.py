@@ -122,7 +122,6 @@ def _classify(
         some = found[np.arange(start, min(start + spec.batch_size, len(found)))]
         with clock.stage("crop"):
             cut = crops.cut(spec.name, some, batch, header)
-            prepared = classifier.model.prepare(cut.crops)
         with clock.stage("classify"):
-            parts.append((classifier.classify(prepared), cut.note))
+            parts.append((classifier.classify(cut.crops), cut.note))
     return parts

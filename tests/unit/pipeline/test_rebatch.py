@@ -20,6 +20,7 @@ class Doubler:
         self.threads = set()
 
     def __call__(self, items):
+        items = np.reshape(items, (-1, 1))
         self.batches.append(items[:, 0].tolist())
         self.threads.add(threading.current_thread().name)
         if (items < 0).any():
