@@ -33,7 +33,7 @@ from ._tasks import cancel, raise_first
 from .account import Account
 from .batch_work import BatchWork
 from .budget import Budget, HeldPixels, JointBudget
-from .pool import RESTART_SECONDS, cause_of
+from .pool import RESTART_PATIENCE_SECONDS, RESTART_SECONDS, cause_of, stood
 from .scene_run import SceneRun
 from .staff import Staff
 from .workers import Announced, StreamLostError
@@ -154,7 +154,9 @@ class Coordinator:
             run = SceneRun(task)
             start = time.perf_counter()
             try:
-                detections = await self._sweep_once(run)
+                # Alone on a reader after a death: who brought it about is not known, and would take
+                # the others down again.
+                detections = await self._sweep_once(run, alone=deaths > 0)
                 seconds = {
                     "sweep": time.perf_counter() - start,
                     "detect": run.detect_seconds,
@@ -169,6 +171,7 @@ class Coordinator:
                 self._staff.readers.deaths += 1
                 reason = f"Its reader's process died {SCENE_TRIES} times; look at the worker logs."
                 await asyncio.sleep(RESTART_SECONDS * deaths)
+                await stood(error.reader.__ray_ready__.remote, RESTART_PATIENCE_SECONDS)
             except (OutputError, ModelError):
                 raise
             except GeosweepError as error:
@@ -181,7 +184,7 @@ class Coordinator:
         counts = failed_counts(task, self._settings.job, run.header)
         return await self._blocking(self._committer.fail, task, reason, counts)
 
-    async def _sweep_once(self, run: SceneRun) -> SceneDetections:
+    async def _sweep_once(self, run: SceneRun, *, alone: bool) -> SceneDetections:
         session = uuid.uuid4().hex
 
         async def stream(reader: Any) -> StreamCounts:
@@ -203,7 +206,7 @@ class Coordinator:
             self._account.add(run.read_up_to(*counts.bytes))
             return counts
 
-        counts = await self._staff.readers.call(stream)
+        counts = await self._staff.readers.call(stream, alone=alone)
         assert run.collector is not None
         return await self._blocking(run.collector.finish, counts, self._settings.crop_classes)
 

@@ -53,7 +53,6 @@ class Pool:
     stands
         Waits for an actor's answer. Asked before a call whose actor died is tried again: on a busy
         machine a process takes its time to start, and calls that come too early would use up the tries.
-
     changed
         Called when an actor came or went.
 
@@ -109,8 +108,15 @@ class Pool:
         if self._changed is not None:
             self._changed()
 
-    async def call(self, use: Callable[[Any], Awaitable[T]]) -> T:
+    async def call(self, use: Callable[[Any], Awaitable[T]], *, alone: bool = False) -> T:
         """Run `use(actor)` and await it, again elsewhere if the actor dies.
+
+        Parameters
+        ----------
+        use
+            Takes an actor.
+        alone
+            Let nobody else use the actor meanwhile, from the first try on.
 
         Raises
         ------
@@ -121,14 +127,14 @@ class Pool:
         """
         self.open_calls += 1
         try:
-            return await self._call(use)
+            return await self._call(use, alone)
         finally:
             self.open_calls -= 1
 
-    async def _call(self, use: Callable[[Any], Awaitable[T]]) -> T:
+    async def _call(self, use: Callable[[Any], Awaitable[T]], alone: bool) -> T:
         last: Exception | None = None
         for attempt in range(TRIES):
-            place = await self._take(alone=attempt > 0)
+            place = await self._take(alone=alone)
             try:
                 return await use(place.actor)
             except (RayActorError, ActorUnavailableError) as error:
@@ -140,7 +146,8 @@ class Pool:
             except RayTaskError as error:
                 raise cause_of(error) from error  # which carries the remote traceback
             finally:
-                self._give_back(place, alone=attempt > 0)
+                self._give_back(place, alone=alone)
+            alone = True
         raise ClusterError(
             f"A window batch of this scene ended its {self.name}'s process {TRIES} times in a row "
             f"({type(last).__name__}); look at the worker logs for memory or a crash in native code."
