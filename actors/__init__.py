@@ -1,8 +1,29 @@
-"""Ray shells around the pipeline's stages; only `pipeline.driver` uses them."""
+"""Ray shells around the pipeline's stages; only `pipeline.driver` uses them.
 
-from .connection import connect
-from .coordinator import Coordinator
-from .seat import GONE, Seat, first_line, told, wait_for
-from .seats import Seats
+Names are looked up on first use: each worker comes by here on its way to its own actor, and needs
+nothing of the driver's or the coordinator's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..catalog.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .connection import connect
+    from .coordinator import Coordinator
+    from .seat import GONE, Seat, first_line, told, wait_for
+    from .seats import Seats
 
 __all__ = ["GONE", "Coordinator", "Seat", "Seats", "connect", "first_line", "told", "wait_for"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".connection": ("connect",),
+        ".coordinator": ("Coordinator",),
+        ".seat": ("GONE", "Seat", "first_line", "told", "wait_for"),
+        ".seats": ("Seats",),
+    },
+)

@@ -17,7 +17,7 @@ from ..pipeline.classify import CropClassifier
 from ..pipeline.crop import CropNote
 from ..pipeline.crop_pack import CropPack
 from ..pipeline.detect import Found
-from ..pipeline.local import load_crop_model_for, load_finder_for
+from ..pipeline.jobs_models import load_crop_model_for, load_finder_for
 from ..pipeline.rebatch import Rebatcher
 from ..pipeline.scene_crops import SceneCrops
 from ..pipeline.scene_reader import SceneHeader, SceneReader, SceneTask

@@ -14,14 +14,13 @@ from .activity import Activity
 from .classify import CropClassifier
 from .commit import Committer, SceneOutcome
 from .failure import failed_counts
-from .find import Finder
+from .jobs_models import load_models
 from .scene_crops import SceneCrops
 from .scene_reader import SceneReader, SceneTask
 from .sweep import sweep_scene
 
 if TYPE_CHECKING:
     from ..catalog import Storage
-    from ..models import CropModel, Detector
     from .activity import OnActivity
     from .settings import Settings
 
@@ -117,62 +116,3 @@ class LocalEngine:
         if self._on_activity is not None:
             stood = time.perf_counter() - self._start
             self._on_activity(replace(self._done, detector_seconds=stood))
-
-
-def load_models(settings: Settings) -> tuple[Finder, dict[str, CropModel]]:
-    """Load all of the job's models into this process."""
-    from ..models import available_cores
-
-    # Named, so that rows are those of any other number of threads, and of the Ray engine.
-    cores = available_cores()
-    crop_models = {
-        spec.name: load_crop_model_for(settings, spec.name, threads=cores)
-        for spec in settings.job.crop_models
-    }
-    return load_finder_for(settings, threads=cores), crop_models
-
-
-def load_finder_for(settings: Settings, *, threads: int | None = None) -> Finder:
-    """Load the job's detector, and its tile filter onto the same device."""
-    detector = load_detector_for(settings, threads=threads)
-    spec = settings.job.tile_filter
-    if spec is None:
-        return Finder(detector)
-    # Not before it is known to be wanted: it brings torch, which a user's detector may not need.
-    from ..models import load_tile_filter
-
-    tile_filter = load_tile_filter(spec.model, device=detector.device, threads=threads)
-    return Finder(detector, tile_filter, spec.empty_threshold)
-
-
-def load_detector_for(settings: Settings, *, threads: int | None = None) -> Detector:
-    """Load the job's detector with the job's thresholds."""
-    from ..models import load_detector
-
-    spec = settings.job.detector
-    return load_detector(
-        spec.model,
-        device=spec.device,
-        score_threshold=spec.score_threshold,
-        nms_iou=spec.nms_iou,
-        precision=spec.precision,
-        backend=spec.backend,
-        threads=threads,
-    )
-
-
-def load_crop_model_for(
-    settings: Settings, name: str, *, device: str | None = None, threads: int | None = None
-) -> CropModel:
-    """Load the crop model with this column prefix; `device` overrides the job's."""
-    from ..models import load_crop_model
-
-    spec = next(spec for spec in settings.job.crop_models if spec.name == name)
-    wanted = device or settings.job.detector.device
-    model = load_crop_model(spec.model, device=wanted, threads=threads)
-    if spec.bands is not None and len(spec.bands) != model.crop_bands:
-        raise ModelError(
-            f"crop model {name} takes {model.crop_bands} bands, and crop_models.bands names "
-            f"{len(spec.bands)}: make them as many."
-        )
-    return model

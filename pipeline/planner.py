@@ -210,7 +210,7 @@ def _covered_pixels(
 
 
 def _seconds_per_window(job: Job) -> float:
-    from .local import load_finder_for
+    from .jobs_models import load_finder_for
     from .settings import Settings
 
     finder = load_finder_for(Settings.resolve(job))
