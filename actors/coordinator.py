@@ -50,6 +50,8 @@ log = logging.getLogger("geosweep")
 SCENE_TRIES = 3
 """Times a scene is begun anew when its reader dies, before it is recorded as failed."""
 
+WRITERS = 4
+"""Scenes that are merged and written at the same time: a put to an object store is mostly waiting."""
 
 OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -80,7 +82,7 @@ class Coordinator:
         self._plan = pools
         self._storage = open_storage(output)
         self._committer = Committer(self._storage, settings)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="geosweep-write")
+        self._writer = ThreadPoolExecutor(WRITERS, thread_name_prefix="geosweep-write")
         self._pixels = Budget(pools.budget)
         self._batch_size = batch_size
         self._staff = Staff(settings, pools, batch_size)

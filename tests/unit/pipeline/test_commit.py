@@ -3,12 +3,14 @@
 import json
 import multiprocessing
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import geopandas as gpd
 import h3
 import numpy as np
+import pandas as pd
 import pytest
 from rasterio.transform import from_origin
 from shapely import MultiPolygon, box
@@ -279,3 +281,30 @@ def test_a_scene_is_finished_only_for_the_very_version(tmp_path):
     assert not finished(None, version, retry_failed=False)
     committer.succeed(task_for(), HEADER, detections(1), {})
     assert finished(record_in(tmp_path), version, retry_failed=True)
+
+
+def test_scenes_written_by_several_threads_at_once_are_those_of_one(tmp_path):
+    """As a coordinator writes them; in several zones, so that threads share transformations."""
+
+    def write(output, threads):
+        committer = committer_in(output)
+
+        def one(number):
+            header = replace(HEADER, crs=f"EPSG:{32610 + number % 3}")
+            task = SceneTask(Scene(f"s{number}", "a.tif", f"s{number}"))
+            return committer.succeed(task, header, detections(200 + number), {}).counts
+
+        with ThreadPoolExecutor(threads) as pool:
+            counts = list(pool.map(one, range(12)))
+        assert list(Records(open_storage(str(output))).ids()) == sorted(
+            f"s{number}" for number in range(12)
+        )
+        return counts, [
+            (path, gpd.read_parquet(output / path).to_wkb()) for path in data_files(output)
+        ]
+
+    (one, files), (many, others) = write(tmp_path / "one", 1), write(tmp_path / "many", 4)
+    assert one == many
+    for (path, frame), (other, same) in zip(files, others, strict=True):
+        assert path == other
+        pd.testing.assert_frame_equal(frame, same)
