@@ -13,9 +13,6 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-NAME = "geosweep-wanted"
-"""Of the groups, for whoever looks at a cluster."""
-
 
 class Demand:
     """Asks for GPUs or CPUs that are missing, one group for each, on other nodes than those known.
@@ -54,7 +51,7 @@ class Demand:
             elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(known))})"}
             options: Any = {"bundle_label_selector": [elsewhere]} if known else {}
             self._groups += [
-                placement_group([{self._unit: 1}], name=NAME, **options)
+                placement_group([{self._unit: 1}], **options)
                 for _ in range(number - len(self._groups))
             ]
 
