@@ -95,7 +95,8 @@ def test_workers_are_spot_where_they_have_a_gpu_and_nobody_has_keys():
         assert role in header(CLUSTER)
         assert node["MetadataOptions"] == {"HttpTokens": "required"}
         assert node["ImageId"] == "ami-" + "0" * 17  # a placeholder: nobody's image
-    assert TYPES["gpu"]["min_workers"] > 0  # a run asks for no nodes
+    # Jobs ask for nodes.
+    assert TYPES["gpu"]["min_workers"] == TYPES["cpu"]["min_workers"] == 0
     for node in nodes({key: part for key, part in CONFIG.items() if key != "file_mounts"}):
         assert {key for key in node if SECRET.search(key)} <= {"HttpTokens"}
     assert CONFIG["file_mounts"] == {"/home/geosweep/.ray/auth_token": "~/.ray/auth_token"}

@@ -235,10 +235,13 @@ def test_the_rayjob_runs_once_and_takes_its_cluster_down():
     assert spec["backoffLimit"] == 1
     assert spec["activeDeadlineSeconds"] > 24 * 3600
     (gpu,) = [g for g in spec["rayClusterSpec"]["workerGroupSpecs"] if g["groupName"] == "gpu"]
-    assert gpu["replicas"] > 0  # a run asks for no nodes
+    content = of_kind(RAYJOB, "ConfigMap")["data"]["job.yaml"]
+    asked = Job.from_dict(yaml.safe_load(content)).cluster.autoscale
+    assert asked is not None
+    assert asked.gpus == gpu["maxReplicas"] * int(gpu["rayStartParams"]["num-gpus"])
 
 
-def test_the_raycluster_costs_its_head_alone_until_a_group_is_raised():
+def test_the_raycluster_costs_its_head_alone_until_a_job_asks_or_a_group_is_raised():
     cluster = of_kind(RAYCLUSTER, "RayCluster")
     for group in cluster["spec"]["workerGroupSpecs"]:
         assert group["minReplicas"] == group["replicas"] == 0
@@ -248,7 +251,7 @@ def test_the_raycluster_costs_its_head_alone_until_a_group_is_raised():
     *steps, last = change["path"].strip("/").split("/")
     for step in steps:
         target = target[int(step) if isinstance(target, list) else step]
-    assert (target["groupName"], change["op"]) == ("gpu", "replace")
+    assert (target["groupName"], change["op"]) == ("cpu", "replace")
     assert target[last] < change["value"] <= target["maxReplicas"]
 
 
