@@ -139,7 +139,7 @@ class Cropper:
         self._settings = settings
         self._models = _Loaded(
             lambda: {
-                spec.name: load_crop_model_for(settings, spec.name, threads=1, device="cpu")
+                spec.name: load_crop_model_for(settings, spec.name, threads=1, computes=False)
                 for spec in settings.job.crop_models
             }
         )

@@ -96,6 +96,11 @@ class ClassifiesCrops:
             twin._engine = Engine(network, backend, precision=precision, threads=threads)
         return twin
 
+    @property
+    def has_engine(self) -> bool:
+        """Whether another engine than torch computes it; it stays on its device then."""
+        return self._engine is not None
+
     def prepare(self, crops: Sequence[CropPixels]) -> NDArray[np.float32]:
         """Transform crops (h, w, bands) of any sizes into one float32 (N, num_bands, H, W) array."""
         if len(crops) == 0:

@@ -217,7 +217,15 @@ def load_crop_model(
         raise ModelError(f"{model}: is a {type(loaded).__name__}, expected a CropModel.")
     if threads is not None:
         loaded.threads = threads
-    loaded = loaded.to(pick_device(device)).eval()
+    place = pick_device(device)
+    if loaded.has_engine and place != loaded.device:
+        if device is not None:
+            raise ModelError(
+                f"{loaded.name}: was loaded for the device {loaded.device}, where its backend's "
+                f"programs are; load it anew for {place}."
+            )
+        place = loaded.device
+    loaded = loaded.to(place).eval()
     if (backend, precision) == ("torch", "auto"):
         return loaded
     return loaded.computed_with(backend, precision)

@@ -69,6 +69,8 @@ class CropModelSpec(Block):
     name: str = Field(default="cropmodel", pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     model: str
     batch_size: int = Field(default=64, ge=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    backend: Literal["torch", "compile", "onnx", "openvino"] = "torch"
     expand: int | None = Field(default=None, ge=0)
     scores: bool = False
     asset: str | None = None
@@ -265,4 +267,5 @@ class Job(Block):
 
 def _unset(spec: CropModelSpec) -> set[str]:
     """Newer keys that are not given: outputs made before there were such keys go on."""
-    return {key for key in ("asset", "bands", "rescale") if getattr(spec, key) is None}
+    newer = {"asset": None, "bands": None, "rescale": None, "backend": "torch", "precision": "auto"}
+    return {key for key, usual in newer.items() if getattr(spec, key) == usual}

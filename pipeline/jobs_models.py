@@ -55,14 +55,22 @@ def load_detector_for(settings: Settings, *, threads: int | None = None) -> Dete
 
 
 def load_crop_model_for(
-    settings: Settings, name: str, *, device: str | None = None, threads: int | None = None
+    settings: Settings, name: str, *, computes: bool = True, threads: int | None = None
 ) -> CropModel:
-    """Load the crop model with this column prefix; `device` overrides the job's."""
+    """Load the crop model with this column prefix; on the CPU if it only prepares crops."""
     from ..models import load_crop_model
 
     spec = next(spec for spec in settings.job.crop_models if spec.name == name)
-    wanted = device or settings.job.detector.device
-    model = load_crop_model(spec.model, device=wanted, threads=threads)
+    if computes:
+        model = load_crop_model(
+            spec.model,
+            device=settings.job.detector.device,
+            threads=threads,
+            backend=spec.backend,
+            precision=spec.precision,
+        )
+    else:
+        model = load_crop_model(spec.model, device="cpu", threads=threads)
     if spec.bands is not None and len(spec.bands) != model.crop_bands:
         raise ModelError(
             f"crop model {name} takes {model.crop_bands} bands, and crop_models.bands names "

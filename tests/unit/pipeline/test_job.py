@@ -246,7 +246,8 @@ def test_the_fingerprint_changes_with_each_thing_that_decides_rows():
         for key, value in keys.items()
     ]
     model = {"name": "cropmodel", "model": "geosweep/alive-dead", "expand": 0}
-    for change in ({"expand": 5}, {"expand": None}, {"scores": True}, {"name": "other"}):
+    changes = [{"expand": 5}, {"expand": None}, {"scores": True}, {"name": "other"}]
+    for change in (*changes, {"backend": "onnx"}, {"precision": "bf16"}):
         jobs.append(changed(crop_models=[model | change]))
     jobs.append(changed(crop_models=[]))
     prints = [job.fingerprint(VERSIONS) for job in jobs]
