@@ -139,3 +139,11 @@ def test_the_estimate_of_a_cloud_run_is_reckoned_from_what_was_measured():
     for name, model in {"tree": "geosweep/tree", "retinanet": "RetinaNet-R50"}.items():
         measured = results[model]["openvino"]["cpu_seconds_per_window"]
         assert names[name] == pytest.approx(measured, rel=0.2)
+
+
+def test_tests_that_pages_name_are_there():
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"^def (test_\w+)\(", sources, flags=re.M))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) > 5
+    assert named <= there
