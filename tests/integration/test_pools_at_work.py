@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from geosweep.catalog import open_storage
 from geosweep.pipeline import run
+from geosweep.pipeline.driver import RayEngine
+from geosweep.pipeline.frozen import settle_plan
+from geosweep.pipeline.planner import ScenePlan
+from geosweep.pipeline.runner import claim
+from geosweep.pipeline.settings import Settings
 from tests.clusters import seen_in
 from tests.lenders import BATCH, SCENES, job_of
-from tests.scenes import HEIGHT, WIDTH, assert_sums
+from tests.scenes import HEIGHT, WIDTH, assert_sums, job_over, painted_scene
+from tests.servers import range_server
 
 pytestmark = pytest.mark.ray
 
@@ -74,3 +81,34 @@ def test_losing_a_lender_or_having_it_withdrawn_costs_no_row_and_blames_no_scene
     assert found["geometry"] == clean["geometry"]
     assert found["counts"]["crops"] == clean["counts"]["crops"] > 0
     assert_sums(found["counts"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_reader_is_added_when_detectors_have_nothing_to_do_while_scenes_wait(tmp_path):
+    (tmp_path / "rasters").mkdir()
+    names = [painted_scene(tmp_path / "rasters", number).name for number in range(12)]
+    with range_server(tmp_path / "rasters") as server:
+        rasters = [f"{server}/{name}" for name in names]
+        job = job_over(rasters, tmp_path / "ray", cluster={"readers": {"min": 1, "max": 2}})
+        settings, storage = Settings.resolve(job), open_storage(job.output.path)
+        plan = ScenePlan(job, settle_plan(job, storage))
+        claim(storage, settings, overwrite=False)
+        seen = []
+
+        def note(activity):
+            if activity.actors:
+                seen.append(activity.actors["readers"])
+                if seen[-1] == 2:
+                    server.latency = 0.0
+
+        with RayEngine(settings, storage, on_activity=note) as engine:
+            server.latency = 1.0
+            outcomes = list(engine.sweep(plan.tasks()))
+        server.latency = 0.0
+        assert [outcome.status for outcome in outcomes] == ["succeeded"] * len(names)
+        assert (seen[0], seen[-1]) == (1, 2)
+        found = run(job, engine="local", progress=False)
+        clean = run(job_over(rasters, tmp_path / "local"), engine="local", progress=False)
+    rows, same = (result.to_arrow().sort_by("detection_id") for result in (found, clean))
+    assert rows.equals(same)
+    assert_sums(found.counts)
