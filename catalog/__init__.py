@@ -5,6 +5,7 @@ from .collection import read_collection, write_collection, write_snapshot
 from .create import CreateReport, create_catalog
 from .errors import (
     ClusterError,
+    DeviceMemoryError,
     GeosweepError,
     JobError,
     ModelError,
@@ -29,6 +30,7 @@ __all__ = [
     "Changes",
     "ClusterError",
     "CreateReport",
+    "DeviceMemoryError",
     "GeosweepError",
     "JobError",
     "MissingKeyError",

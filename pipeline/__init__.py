@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..catalog.errors import (
     ClusterError,
+    DeviceMemoryError,
     GeosweepError,
     JobError,
     ModelError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ClusterError",
     "DensityFile",
+    "DeviceMemoryError",
     "Failure",
     "GeosweepError",
     "Job",

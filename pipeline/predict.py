@@ -125,7 +125,7 @@ def predict_tile(
 
     Raises
     ------
-    RasterError, ModelError, JobError
+    RasterError, ModelError, JobError, DeviceMemoryError
         With one sentence on what is wrong and what to do.
     """
     here = "the arguments"
