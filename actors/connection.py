@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -15,29 +15,45 @@ from ..catalog.errors import ClusterError, JobError
 LOCAL_STORE_BYTES = 1 << 30
 
 
-def connect(address: str | None) -> bool:
+class Connection(NamedTuple):
+    """How this process came to its cluster.
+
+    Parameters
+    ----------
+    opened
+        Whether it was connected here, and so is to be disconnected at the end.
+    alone
+        Whether the cluster is one of this machine that was started here, and ends with the connection.
+    """
+
+    opened: bool
+    alone: bool
+
+    def close(self) -> None:
+        """Disconnect if this is who connected; no cluster is ended but one that was started here."""
+        if self.opened:
+            ray.shutdown()
+
+
+def connect(address: str | None) -> Connection:
     """Join a cluster, unless this process is in one already.
 
     Parameters
     ----------
     address
-        Of the cluster; None takes ``RAY_ADDRESS``, and starts one on this machine if that isn't set.
-
-    Returns
-    -------
-    bool
-        Whether the cluster was started here, and so is to be stopped.
+        Of the cluster (``ray://`` for Ray Client); None takes ``RAY_ADDRESS``, and starts one on this
+        machine if that isn't set.
 
     Raises
     ------
     ClusterError
         If it can't be reached.
     JobError
-        If the address is one of Ray Client or of a dashboard.
+        If the address is one of a dashboard.
     """
     check_address(address, "--address")
     if ray.is_initialized():
-        return False
+        return Connection(opened=False, alone=False)
     address = address or os.environ.get("RAY_ADDRESS")
     check_address(address, "RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -54,7 +70,7 @@ def connect(address: str | None) -> bool:
     try:
         ray.init(**options)
     except Exception as error:  # Ray raises a bare one where a node doesn't come up in time
-        reason = str(error).split("\n", 1)[0].rstrip(".")
+        reason = " ".join(str(error).split("\n", 2)[:2]).strip().rstrip(".")
         raise ClusterError(
             f"The Ray cluster at {address or 'this machine'} can't be reached: {reason}; check the "
             "address and that the cluster is up."
@@ -63,22 +79,22 @@ def connect(address: str | None) -> bool:
         # Ray puts its own in its place, which skips what a command says and how it ends.
         if callable(handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
-    return address is None
+    return Connection(opened=True, alone=address is None)
 
 
 def check_address(address: str | None, where: str) -> None:
-    """Refuse addresses by which a run would have its driver, and what it reads, outside the cluster.
+    """Refuse addresses by which no run can join a cluster.
 
     Raises
     ------
     JobError
-        If the address is one of Ray Client or of a dashboard; `where` names its origin.
+        If the address is one of a dashboard; `where` names its origin.
     """
     scheme, found, rest = (address or "").partition("://")
-    if found:
+    if found and scheme != "ray":
         host = rest.rpartition("@")[2].partition("/")[0].partition(":")[0]
         raise JobError(
             f"{where} is {scheme}://{host}, by which no run can join a cluster: submit the job with "
-            f"`geosweep submit --address http://{host}:8265`, or run it on a node of the cluster with "
-            "--address auto."
+            f"`geosweep submit --address http://{host}:8265`, run it on a node of the cluster with "
+            f"--address auto, or by Ray Client with --address ray://{host}:10001."
         )

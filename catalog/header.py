@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,15 +149,18 @@ def open_raster(
 
 def _opened(href: str, sign: str | None) -> rasterio.DatasetReader:
     import rasterio
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    try:
-        return rasterio.open(gdal_path(signed_href(href, sign)))
-    except RasterioError:
-        if not is_signed(href, sign):
-            raise
-    # The signature may have expired: rasterio doesn't tell a 403 from other failures.
-    return rasterio.open(gdal_path(signed_href(href, sign, anew=True)))
+    with warnings.catch_warnings():
+        # Whether that matters is for the job to say.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            return rasterio.open(gdal_path(signed_href(href, sign)))
+        except RasterioError:
+            if not is_signed(href, sign):
+                raise
+        # The signature may have expired: rasterio doesn't tell a 403 from other failures.
+        return rasterio.open(gdal_path(signed_href(href, sign, anew=True)))
 
 
 def header_of(raster: rasterio.DatasetReader) -> Header:

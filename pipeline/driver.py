@@ -18,6 +18,7 @@ from .commit import Committer, SceneOutcome
 from .failure import failed_counts
 
 if TYPE_CHECKING:
+    from ..actors.connection import Connection
     from ..catalog import Storage
     from .activity import OnActivity
     from .scene_reader import SceneTask
@@ -49,7 +50,7 @@ class RayEngine:
     ClusterError
         If the cluster can't be reached, or has no room for the detectors within five minutes.
     JobError
-        If the address is one of Ray Client or of a dashboard.
+        If the address is one of a dashboard.
     """
 
     name = "ray"
@@ -70,7 +71,7 @@ class RayEngine:
         self._on_activity = on_activity
         self._scenes = scenes
         self._keep_idle = keep_idle
-        self._own_cluster = False
+        self._connection: Connection | None = None
         self._seats: Seats | None = None
 
     @property
@@ -79,9 +80,9 @@ class RayEngine:
         return self._seats.devices if self._seats is not None else []
 
     def __enter__(self) -> Self:
-        self._own_cluster = connect(self._address)
+        self._connection = connect(self._address)
         try:
-            self._seats = Seats(self._settings, alone=self._own_cluster)
+            self._seats = Seats(self._settings, alone=self._connection.alone)
             self._seats.open(self._scenes)
         except BaseException:
             self.__exit__()
@@ -89,12 +90,12 @@ class RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Return what was taken: the actors, and the cluster if it is ours."""
+        """Return what was taken: the actors, the connection, and the cluster if it is ours."""
         if self._seats is not None:
             with contextlib.suppress(Exception):
                 self._seats.close()
-        if self._own_cluster:
-            ray.shutdown()
+        if self._connection is not None:
+            self._connection.close()
 
     def sweep(self, tasks: Iterable[SceneTask]) -> Iterator[SceneOutcome]:
         """Yield outcomes as scenes are committed.
@@ -111,7 +112,7 @@ class RayEngine:
         while True:
             for seat, task, attempt in _hand_out(seats, todo):
                 waiting[seat.sweep(task)] = (seat, task, attempt)
-            if todo.left == 0:
+            if todo.are_over():
                 if not waiting:
                     self._tell(LAST_POLL_SECONDS)
                     return
@@ -149,37 +150,49 @@ class RayEngine:
 class _Tasks:
     """What is still to be handed out: scenes to be tried again, then those of the source.
 
-    Attributes
+    Parameters
     ----------
-    left
-        At most so many; None as long as nobody knows.
+    tasks
+        The source.
+    number
+        How many it has at most, if that is known.
     """
 
     def __init__(self, tasks: Iterable[SceneTask], number: int | None) -> None:
-        self._again: deque[tuple[SceneTask, int]] = deque()
+        self._next: deque[tuple[SceneTask, int]] = deque()
         self._source = iter(tasks)
         self._unseen = number
+        self._exhausted = False
 
     @property
     def left(self) -> int | None:
-        return None if self._unseen is None else len(self._again) + self._unseen
+        """How many at most; None as long as nobody knows."""
+        return None if self._unseen is None else len(self._next) + self._unseen
+
+    def are_over(self) -> bool:
+        """Whether none is left, as the source says: it is asked when there should be none."""
+        if not self._next and self._unseen == 0:
+            self._ask_source()
+        return self._exhausted and not self._next
 
     def put_back(self, task: SceneTask, attempt: int) -> None:
         """To be tried once more."""
-        self._again.append((task, attempt))
+        self._next.append((task, attempt))
 
     def take(self) -> tuple[SceneTask, int] | None:
         """The next scene, and how often it was tried with this time; None if there is none now."""
-        if self._again:
-            return self._again.popleft()
-        following = next(self._source, None)
+        if not self._next:
+            self._ask_source()
+        return self._next.popleft() if self._next else None
+
+    def _ask_source(self) -> None:
+        following = None if self._exhausted else next(self._source, None)
         if following is None:
-            self._unseen = 0
-            return None
+            self._exhausted, self._unseen = True, 0
+            return
+        self._next.append((following, 1))
         if self._unseen is not None:
-            # The number is a bound; that a source has no more is known when it is asked for more.
-            self._unseen = max(1, self._unseen - 1)
-        return following, 1
+            self._unseen = max(0, self._unseen - 1)
 
 
 def _hand_out(seats: Seats, todo: _Tasks) -> Iterator[tuple[Seat, SceneTask, int]]:

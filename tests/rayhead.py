@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class RayHead:
-    """Where the dashboard is, and the environment of a client that has the token."""
+    """Where dashboard and Ray Client are, and the environment of one who has the token."""
 
     address: str
+    by_client: str
     client: dict[str, str]
 
 
@@ -68,6 +69,8 @@ def ray_head_node() -> Iterator[RayHead]:
                 "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
                 "PIP_NO_INDEX": "1",
                 "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                # Patience on a busy machine: each client gets a process of its own.
+                "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120",
             },
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -80,7 +83,8 @@ def ray_head_node() -> Iterator[RayHead]:
                 "COLUMNS": "120",
                 "XDG_CACHE_HOME": str(folder / "c"),
             }
-            yield RayHead(address, bare | token | client)
+            by_client = f"ray://127.0.0.1:{ray_client}"
+            yield RayHead(address, by_client, bare | token | client)
         finally:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):

@@ -8,15 +8,15 @@ from geosweep.catalog.errors import JobError
 
 @pytest.mark.parametrize(
     "address",
-    ["ray://user:hunter2@head:10001", "http://head:8265", "https://head/ray?token=hunter2"],
+    ["http://user:hunter2@head:8265", "http://head:8265", "https://head/ray?token=hunter2"],
 )
-def test_addresses_from_outside_are_refused_with_the_remedy(address):
+def test_addresses_of_dashboards_are_refused_with_the_remedy(address):
     with pytest.raises(JobError, match="geosweep submit --address http://head:8265") as caught:
         check_address(address, "RAY_ADDRESS")
     assert str(caught.value).startswith("RAY_ADDRESS is ")
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", [None, "auto", "10.0.0.1:6379"])
-def test_addresses_within_the_cluster_are_taken(address):
+@pytest.mark.parametrize("address", [None, "auto", "10.0.0.1:6379", "ray://head:10001"])
+def test_addresses_of_clusters_are_taken(address):
     check_address(address, "--address")
