@@ -50,8 +50,6 @@ class Seat:
         How many scenes it has.
     answer
         Reference to what it says when its actors stand; None once they do.
-    late
-        Whether the run goes on without it, should it not stand.
     stood
         Whether its actors have stood once.
 
