@@ -21,6 +21,7 @@ from geosweep.models import Detections
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 POISON = (0, 255, 0)
+GLUT = (0, 255, 255)
 
 DEATHS_POINTER = Path(tempfile.gettempdir()) / "geosweep-test-deaths"
 """Names the file in which deaths are counted: actors don't have the test's environment."""
@@ -108,8 +109,9 @@ def slow():
 
 def paint_patches(data: np.ndarray, boxes, colour="red") -> np.ndarray:
     """Paint rectangles (xmin, ymin, xmax, ymax) into a (3, H, W) image."""
+    colours = COLOURS | {"poison": POISON, "glut": GLUT}
     for x0, y0, x1, y1 in boxes:
-        data[:, y0:y1, x0:x1] = np.array(COLOURS.get(colour, POISON), np.uint8)[:, None, None]
+        data[:, y0:y1, x0:x1] = np.array(colours[colour], np.uint8)[:, None, None]
     return data
 
 

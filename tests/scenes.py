@@ -17,9 +17,14 @@ WIDTH, HEIGHT = 1300, 1000
 
 
 def painted_scene(
-    folder: Path, number: int, *, poison: bool = False, step_m: float = 200.0
+    folder: Path,
+    number: int,
+    *,
+    poison: bool = False,
+    glut: bool = False,
+    step_m: float = 200.0,
 ) -> Path:
-    """A COG with 40 red and 14 blue patches; poisoned ones also hold a green one."""
+    """A COG with 40 red and 14 blue patches; others of 10 px for models that can't stand them."""
     rng = np.random.default_rng(number)
     data = grey(HEIGHT, WIDTH, number)
     # On a lattice, so that patches never touch and each is one object.
@@ -28,8 +33,9 @@ def painted_scene(
         wide, high = rng.integers(8, 125, 2)
         colour = "blue" if place >= 40 else "red"
         paint_patches(data, [(x, y, x + wide, y + high)], colour)
-    if poison:
-        paint_patches(data, [(700, 985, 710, 995)], "poison")
+    for colour, wanted in (("poison", poison), ("glut", glut)):
+        if wanted:
+            paint_patches(data, [(700, 985, 710, 995)], colour)
     return write_raster(
         folder / f"scene{number}.tif",
         data,

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -48,6 +48,8 @@ class RangeServer:
         Whether answers have an ETag, and say when the file was modified.
     at_once
         Most requests that were being answered at a time.
+    on_request
+        Called with the client's port before a request is answered.
     """
 
     url: str = ""
@@ -65,6 +67,7 @@ class RangeServer:
     dated: bool = True
     at_once: int = 0
     busy: int = 0
+    on_request: Callable[[int], None] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __str__(self) -> str:
@@ -145,6 +148,8 @@ def range_server(directory: Path, *, latency: float = 0.0) -> Iterator[RangeServ
                 state.at_once = max(state.at_once, state.busy)
                 status = state.statuses.pop(0) if state.statuses else None
             time.sleep(state.latency)
+            if state.on_request is not None:
+                state.on_request(self.client_address[1])
             with state.lock:
                 state.busy -= 1
             if state.uses is not None and parts.path == "/token":

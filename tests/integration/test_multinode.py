@@ -1,4 +1,4 @@
-"""Several nodes: same rows, nothing lost with a node or an actor, and no spilling of a small store."""
+"""Several nodes: same rows, and no spilling of a small object store."""
 
 import json
 import os
@@ -44,17 +44,6 @@ def clean(tmp_path_factory):
     return seen_in(run(job, engine="local", progress=False))
 
 
-def assert_complete(found, clean, number=8):
-    assert found["failures"] == []
-    assert found["counts"]["succeeded"] == number
-    assert len(set(found["ids"])) == len(found["ids"])
-    assert_sums(found["counts"])
-    if number == 8:
-        assert sorted(found["geometry"]) == sorted(clean["geometry"])
-    else:
-        assert set(found["geometry"]) < set(clean["geometry"])
-
-
 def test_two_coordinators_give_the_rows_of_one_process(seen, clean):
     found = seen["two nodes"]
     assert found["devices"] == ["cpu", "cpu"]
@@ -65,16 +54,11 @@ def test_two_coordinators_give_the_rows_of_one_process(seen, clean):
     assert found["counts"] == clean["counts"]
 
 
-def test_a_node_lost_in_the_middle_costs_no_row(seen, clean):
-    assert_complete(seen["node lost"], clean)
-
-
-def test_a_reader_and_a_coordinator_killed_cost_no_row(seen, clean):
-    assert_complete(seen["actors killed"], clean, number=5)
-
-
 def test_a_scene_larger_than_the_object_store_is_not_spilled(seen):
+    """Nor its crops for two crop models."""
     found = seen["big scene"]
+    assert_sums(found["counts"])
+    assert found["counts"]["crops"] >= 2 * patches_in_big_scene()
     assert found["counts"]["detections"] == patches_in_big_scene()
     assert found["spilled"] == 0
 
