@@ -124,6 +124,9 @@ def test_a_key_like_no_other_lists_the_valid_ones():
         ("output.partition", "day", "'none', 'year' or 'h3'"),
         ("output.crs", "EPSG:1", "write for example EPSG:4326"),
         ("cluster.readers", 0, "greater than or equal to 1"),
+        ("cluster.croppers", "many", "or bounds such as {min: 1, max: 4}"),
+        ("cluster.classifiers", True, "a whole number"),
+        ("cluster.detectors.num_gpus", 1.5, "a share of one GPU nor a whole number of them"),
         ("source.datetime", "yesterday", "write 2022-06-01"),
         ("source.sign", "aws", "a function of yours as 'package.module:function'"),
     ],
@@ -143,6 +146,7 @@ def test_a_wrong_value_is_named_with_its_key_and_the_remedy(path, value, remedy)
         (with_block("windows", [400]), "windows: should be a block of keys."),
         (with_block("crop_models", {"model": "a"}), "crop_models: should be a list."),
         (with_block("cluster.detectors", {"min": 4, "max": 2}), "max (2) is smaller than min (4)"),
+        (with_block("cluster.readers.num_gpus", 1), "valid keys are min, max."),
         (with_block("source.rasters", ["b.tif"]), "exactly one of 'stac' and 'rasters'"),
         (with_block("source.bbox", [2, 0, 1, 1]), "west must be below east"),
         (
@@ -202,9 +206,16 @@ def test_yaml_runs_no_code(tmp_path):
         Job.from_yaml(path)
 
 
-def test_a_plain_number_of_detectors_is_both_bounds():
-    detectors = Job.from_dict(with_block("cluster", {"detectors": 3})).cluster.detectors
-    assert (detectors.min, detectors.max) == (3, 3)
+@pytest.mark.parametrize("pool", ["readers", "detectors", "croppers", "classifiers"])
+def test_a_plain_number_of_actors_is_both_bounds(pool):
+    found = getattr(Job.from_dict(with_block("cluster", {pool: 3})).cluster, pool)
+    assert (found.min, found.max) == (3, 3)
+
+
+def test_the_cluster_is_no_part_of_the_fingerprint():
+    plain = Job.from_dict(SMALL).fingerprint({})
+    pools = {"croppers": {"max": 3}, "classifiers": {"min": 2, "num_gpus": 0.1}}
+    assert Job.from_dict(with_block("cluster", pools)).fingerprint({}) == plain
 
 
 def test_credentials_in_urls_are_not_written_out():
