@@ -34,6 +34,29 @@ def test_calls_are_spread_and_bounded():
     asyncio.run(go())
 
 
+def test_a_call_that_is_to_be_alone_is_so_from_the_first_try():
+    async def go():
+        pool = Pool("worker", ["a"], depth=2)
+        running = set()
+
+        async def use(_, me):
+            running.add(me)
+            if me == "suspect":
+                assert running == {"suspect"}
+            await asyncio.sleep(0.001)
+            if me == "suspect":
+                assert running == {"suspect"}
+            running.discard(me)
+
+        def call(me):
+            return pool.call(lambda actor: use(actor, me), alone=me == "suspect")
+
+        await asyncio.gather(*(call(me) for me in ("b", "c", "suspect", "d", "e")))
+        assert pool.load == 0
+
+    asyncio.run(go())
+
+
 def test_a_call_tried_again_is_alone_and_gets_its_turn_on_a_busy_pool():
     """Others keep coming all the time: an idle actor never turns up by itself."""
 
