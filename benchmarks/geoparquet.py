@@ -6,7 +6,7 @@ with a bbox covering and row groups of 100,000. Ours also makes the ids of the d
 gets them ready. Each in a process of its own, in turn; time is CPU time after the imports, memory the
 growth of its peak over what the arrays take. The two files must give equal frames.
 
-`python -m benchmarks.geoparquet ROWS` takes another number of rows than 5,000,000.
+`python -m benchmarks.geoparquet ROWS ROUNDS` takes other numbers than 5,000,000 and 3.
 """
 
 from __future__ import annotations
@@ -196,11 +196,11 @@ def run(name: str, count: int, folder: Path) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def main(count: int = ROWS) -> None:
+def main(count: int = ROWS, times: int = ROUNDS) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store_ids(count, folder / "ids.arrow")
-        rounds = [{writer: run(writer, count, folder) for writer in WRITERS} for _ in range(ROUNDS)]
+        rounds = [{writer: run(writer, count, folder) for writer in WRITERS} for _ in range(times)]
         compare(folder)
     table = Table(title=f"{count:,} rows")
     for column in ("", "CPU s", "wall s", "MB", "file MB"):
@@ -232,6 +232,7 @@ def main(count: int = ROWS) -> None:
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {n: version(n) for n in ("geopandas", "pandas", "pyarrow", "shapely", "numpy")},
         "rows": count,
+        "rounds": times,
         "median": middle,
         "ratio": ratio,
     }

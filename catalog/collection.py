@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,16 +155,29 @@ def read_collection(storage: Storage) -> dict[str, Any] | None:
     return collection
 
 
-def write_snapshot(storage: Storage) -> int:
+def write_snapshot(storage: Storage, look: Callable[[dict[str, Any]], None] | None = None) -> int:
     """Write ``items.parquet``, the stac-geoparquet of all items; returns how many.
 
     Items stand in the order of their keys, so that equal items give equal rows. The collection's
     extent and summaries become those of the items.
+
+    Parameters
+    ----------
+    look
+        Called with each item that passes by, for those who want all of them, too: on an object store
+        reading them takes longer than all else here.
     """
     extent = Extent()
+
+    def passing() -> Iterator[dict[str, Any]]:
+        for item in Records(storage).items():
+            if look is not None:
+                look(item)
+            yield item
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / SNAPSHOT
-        count = write_items(extent.watch(Records(storage).items()), path)
+        count = write_items(extent.watch(passing()), path)
         storage.put_file(SNAPSHOT, path)
     collection = read_collection(storage)
     if collection is not None:

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..catalog import Storage, open_storage
-from ..catalog.collection import read_collection, write_collection, write_snapshot
+from ..catalog.collection import read_collection, write_collection
 from ..catalog.errors import JobError, OutputError
 from ..catalog.lease import presence
 from ..catalog.ledger import Ledger
@@ -188,7 +188,6 @@ def run_plan(
         "windows_now": windows,
         "source_duplicates": plan.duplicates,
     }
-    write_snapshot(storage)
     storage.put(REPORT, report_of(result, plan))
     return result
 

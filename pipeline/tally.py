@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import Records
 from ..catalog._scratch import Scratch
+from ..catalog.collection import write_snapshot
 from ..catalog.records import record_errors
 from .result import COUNTS, Failure, Result
 
 if TYPE_CHECKING:
     from ..catalog import Storage
-    from ..catalog.sharedfiles import Member
     from .planner import ScenePlan
     from .settings import Settings
 
 
 def sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) -> Result:
-    """Add up the records of a plan's scenes, one in memory at a time.
+    """Add up the records of a plan's scenes, and write the snapshot, in one pass over all records.
 
     Raises
     ------
@@ -26,15 +25,19 @@ def sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) -
         If a record can't be understood.
     """
     counts: dict[str, int] = dict.fromkeys(("scenes", "succeeded", "empty", "failed", *COUNTS), 0)
-    counts |= {"scenes": plan.count, "unfinished": 0}
+    counts |= {"scenes": plan.count, "unfinished": plan.count}
     timings: dict[str, float] = {}
     failures: list[Failure] = []
-    for item in Records(storage).fetch(plan.ids()):
-        if item is None:
-            counts["unfinished"] += 1
-            continue
-        with record_errors(storage, str(item.get("id"))):
-            _add(item, counts, timings, failures)
+    planned = _membership(plan.ids)
+
+    def add(item: dict[str, Any]) -> None:
+        scene_id = str(item.get("id"))
+        if planned(scene_id):
+            counts["unfinished"] -= 1
+            with record_errors(storage, scene_id):
+                _add(item, counts, timings, failures)
+
+    write_snapshot(storage, add)
     return Result(
         output=settings.job.output.path,
         counts=counts,
@@ -43,7 +46,7 @@ def sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) -
         engine=engine,
         _storage=storage,
         _schema=settings.schema,
-        _planned=_membership(plan.ids),
+        _planned=lambda member: planned(member.scene_id),
     )
 
 
@@ -63,15 +66,15 @@ def _add(
         failures.append(Failure(item["id"], properties.get("geosweep:error") or "unknown"))
 
 
-def _membership(ids: Callable[[], Iterable[str]]) -> Callable[[Member], bool]:
+def _membership(ids: Callable[[], Iterable[str]]) -> Callable[[str], bool]:
     """Whether a scene is among `ids`, which are put on disk when somebody asks."""
     table: Scratch | None = None
 
-    def planned(member: Member) -> bool:
+    def planned(scene_id: str) -> bool:
         nonlocal table
         if table is None:
             table = Scratch("CREATE TABLE planned (id TEXT PRIMARY KEY) WITHOUT ROWID")
             table.fill("INSERT INTO planned VALUES (?)", ((name,) for name in ids()))
-        return table.first("SELECT 1 FROM planned WHERE id = ?", (member.scene_id,)) is not None
+        return table.first("SELECT 1 FROM planned WHERE id = ?", (scene_id,)) is not None
 
     return planned
