@@ -102,7 +102,10 @@ class ClassifiesCrops:
         return self._engine is not None
 
     def prepare(self, crops: Sequence[CropPixels]) -> NDArray[np.float32]:
-        """Transform crops (h, w, bands) of any sizes into one float32 (N, num_bands, H, W) array."""
+        """Transform crops (h, w, bands) of any sizes into one float32 (N, num_bands, H, W) array.
+
+        As `get_transform` does, up to rounding; as it does where it is not the usual one.
+        """
         if len(crops) == 0:
             return np.zeros((0, *self.input_shape), np.float32)
         if self.own_transform:

@@ -25,8 +25,16 @@ def tiny() -> CropModel:
 
 
 def large() -> CropModel:
-    """The same network at 224 pixels: a crop takes 600 kB, so many crops fill an object store."""
-    return CropModel(model=tiny().model, label_dict={"dark": 0, "light": 1}, resize=(224, 224))
+    """The same network at 224 pixels, with a transform of its own: crops travel prepared then, 600 kB
+    each, so many crops fill an object store.
+    """
+    model = CropModel(2, model=tiny().model, resize=(224, 224))
+    return CropModel(
+        model=tiny().model,
+        label_dict={"dark": 0, "light": 1},
+        resize=(224, 224),
+        crop_transform=model.get_transform(),
+    )
 
 
 class Brightness(nn.Module):
