@@ -158,17 +158,16 @@ def _linked(found: Found, cut: NDArray[np.bool_], grid: WindowGrid) -> Rivals:
         either = np.zeros(len(a), bool)
         for axis, place, other in ((0, columns, rows), (1, rows, columns)):
             offsets = grid.xs if axis == 0 else grid.ys
-            neighbours = (place[b] == place[a] + 1) & (np.abs(other[b] - other[a]) <= 1)
-            edge_a = offsets[place[a]] + grid.size
-            edge_b = offsets[place[b]]
+            seam = (place[b] == place[a] + 1) & cut[:, 2 + axis][a] & cut[:, axis][b]
+            which = np.flatnonzero(seam)
+            p, q = a[which], b[which]
             spans = (
-                cut[a, 2 + axis]
-                & cut[b, axis]
-                & (found.boxes[a, axis] < edge_b + EDGE_TOLERANCE)
-                & (found.boxes[b, 2 + axis] > edge_a - EDGE_TOLERANCE)
+                (np.abs(other[q] - other[p]) <= 1)
+                & (found.boxes[p, axis] < offsets[place[q]] + EDGE_TOLERANCE)
+                & (found.boxes[q, 2 + axis] > offsets[place[p]] + grid.size - EDGE_TOLERANCE)
             )
-            along = _overlap_1d(found.boxes, a, b, 1 - axis) >= JOIN_OVERLAP
-            either |= neighbours & spans & along
+            along = _overlap_1d(found.boxes, p, q, 1 - axis) >= JOIN_OVERLAP
+            either[which] |= spans & along
         yes[yes] = either
         return yes
 
