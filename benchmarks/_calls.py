@@ -55,7 +55,7 @@ def count_calls(folder: Path) -> list[Measure]:
         _system_config={"task_events_report_interval_ms": _REPORT_MS},
     )
     try:
-        with RayEngine(settings, storage) as engine:
+        with RayEngine(settings, storage, keep_idle=True) as engine:
             _sweep(engine, islice(tasks, SCENES))
             calls, stored = _calls_so_far(), _stored_so_far()
             _sweep(engine, tasks)

@@ -13,7 +13,15 @@ from tests.rasters import textured, write_raster
 from tests.servers import range_server
 
 SIDE, BLOCK, SIZE, OVERLAP, BATCH = 4000, 512, 400, 0.05, 8
-CODECS = ("JPEG", "DEFLATE")
+_COG = {"driver": "COG", "blocksize": BLOCK, "overviews": "NONE"}
+_ALPHA = {"photometric": "RGB", "alpha": "YES"}
+LAYOUTS: dict[str, dict[str, object]] = {
+    "jpeg": _COG | {"compress": "JPEG"},
+    "deflate": _COG | {"compress": "DEFLATE"},
+    "alpha": {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "ZSTD"} | _ALPHA,
+}
+"""Files without overviews, since those are never read here. Blocks with alpha are wanted twice: for the
+pixels, and for which of them are data."""
 
 Reader = Callable[[str], int]
 """Reads all windows of a raster; gives their number."""
@@ -27,12 +35,11 @@ def by_stream(href: str) -> int:
 
 
 def write_cogs(folder: Path) -> list[Path]:
-    """A COG for each codec, without overviews, since those are never read here."""
-    image = textured(SIDE, SIDE)
-    profile = {"driver": "COG", "blocksize": BLOCK, "overviews": "NONE"}
+    """A file of each layout."""
+    image = textured(SIDE, SIDE, 4)
     return [
-        write_raster(folder / f"{codec.lower()}.tif", image, compress=codec, **profile)
-        for codec in CODECS
+        write_raster(folder / f"{name}.tif", image[: 3 + ("alpha" in profile)], **profile)
+        for name, profile in LAYOUTS.items()
     ]
 
 
@@ -44,19 +51,19 @@ def count_reading(cogs: list[Path], read: Reader = by_stream) -> list[Measure]:
     """
     found = []
     for cog in cogs:
-        size, codec = cog.stat().st_size, cog.stem
+        size, name = cog.stat().st_size, cog.stem
         with range_server(cog.parent) as server:
             read(f"{server.url}/{cog.name}")
             # Requests may be cut elsewhere with another GDAL; bytes vary with that by some headers.
             found += [
-                Measure(f"{codec}, HTTP: bytes sent ÷ file's bytes", server.sent / size, 0.01),
-                Measure(f"{codec}, HTTP: requests for a scene", server.requests, 0.1),
+                Measure(f"{name}, HTTP: bytes sent ÷ file's bytes", server.sent / size, 0.01),
+                Measure(f"{name}, HTTP: requests for a scene", server.requests, 0.1),
             ]
         read(str(cog))  # whatever is imported on first use is no part of what follows
         before = _bytes_read()
         read(str(cog))
         share = (_bytes_read() - before) / size
-        found.append(Measure(f"{codec}, disk: blocks decoded ÷ blocks", share, 0.02))
+        found.append(Measure(f"{name}, disk: blocks decoded ÷ blocks", share, 0.02))
     return found
 
 

@@ -13,7 +13,7 @@ from .scene import Access
 # two), never retries, and waits for ever on a stalled server.
 _COMMON: dict[str, Any] = {
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-    "GDAL_CACHEMAX": 64,
+    "GDAL_CACHEMAX": 64 << 20,  # rasterio takes a number for bytes, whatever GDAL does
     "CPL_VSIL_CURL_CACHE_SIZE": "134217728",
     "GDAL_HTTP_MAX_RETRY": "5",
     "GDAL_HTTP_RETRY_DELAY": "0.5",

@@ -151,7 +151,7 @@ def _write_cog(grid: DetectionGrid, folder: Path, output: str) -> Path:
         )
     path = folder / "density.tif"
     try:
-        with rasterio.Env(GDAL_CACHEMAX=64):
+        with rasterio.Env(GDAL_CACHEMAX=64 << 20):
             _write_sparse(grid, folder)
             vrt = folder / "density.vrt"
             vrt.write_text(_vrt(grid), encoding="utf-8")

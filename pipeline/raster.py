@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import rasterio
-from rasterio.enums import Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -134,6 +134,7 @@ class RasterSource:
         self._stored_bands = sorted(set(self._indexes)) if by_band else self._indexes[:1]
         flags = dataset.mask_flag_enums[self._indexes[0] - 1]
         self._nodata = dataset.nodata if MaskFlags.nodata in flags else None
+        self._alpha = _alpha_band(dataset) if MaskFlags.alpha in flags else None
         self._masked = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
 
     def _choose_overview(
@@ -184,10 +185,14 @@ class RasterSource:
         window = Window(x0, y0, x1 - x0, y1 - y0)  # type: ignore[call-arg]
         try:
             with rasterio.Env(**self._env), _complaints() as complaints:
-                data = self._dataset.read(list(self._indexes), window=window)
+                # With the rest, since GDAL's threads keep nothing of a block for a second call.
+                also = [] if self._alpha is None else [self._alpha]
+                pixels = self._dataset.read([*self._indexes, *also], window=window)
+                data = pixels[: len(self._indexes)]
                 self.decoded_bytes += data.nbytes
                 self.stored_bytes += self._stored_in(bounds)
-                return data, self._valid(data, window), complaints
+                valid = pixels[-1] != 0 if also else self._valid(data, window)
+                return data, valid, complaints
         except (RasterioError, OSError) as error:
             raise RasterError(
                 f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
@@ -275,6 +280,12 @@ class _complaints:
 
     def __exit__(self, *_: object) -> None:
         self._logger.removeHandler(self._handler)
+
+
+def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
+    """The band that says which pixels are data; None where GDAL would scale it, as it does wide ones."""
+    eight_bit = set(dataset.dtypes) == {"uint8"}
+    return dataset.colorinterp.index(ColorInterp.alpha) + 1 if eight_bit else None
 
 
 def _reason(error: BaseException) -> str:

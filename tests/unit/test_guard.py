@@ -17,9 +17,9 @@ def cog(tmp_path_factory):
 
 
 def window_by_window(href):
-    """Read as people do who have no stream, with a cache that holds less than two rows of blocks."""
+    """Read as people do who have no stream, with a cache that holds less than a row of blocks."""
     grid = WindowGrid.cover(SIDE, SIDE, SIZE, OVERLAP)
-    with rasterio.Env(**gdal_env(href) | {"GDAL_CACHEMAX": 8}), rasterio.open(href) as dataset:
+    with rasterio.Env(**gdal_env(href) | {"GDAL_CACHEMAX": 4 << 20}), rasterio.open(href) as dataset:
         for x, y in grid.offsets(np.arange(grid.count)).tolist():
             dataset.read([1, 2, 3], window=Window(x, y, SIZE, SIZE))
     return grid.count
