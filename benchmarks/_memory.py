@@ -76,8 +76,10 @@ def measure(folder: Path) -> list[Measure]:
     return [
         Measure("stream: bytes of memory ÷ bytes of windows", streamed / windows, 0.05),
         Measure("run: bytes of memory ÷ bytes of windows", swept / windows / SCENES, 0.1),
-        Measure("run: peak of 10 scenes ÷ peak of one", peaks[SCENES] / peaks[1], 0.1),
-        Measure("run: MB at the peak", peaks[SCENES] / 1e6, 0.1),
+        # How far the reader is ahead at the peak is up to the machine: a band is a tenth of it. A batch
+        # more in memory is more than a quarter.
+        Measure("run: peak of 10 scenes ÷ peak of one", peaks[SCENES] / peaks[1], 0.25),
+        Measure("run: MB at the peak", peaks[SCENES] / 1e6, 0.25),
         Measure("run: files left open by 10 scenes", _handles() - handles),
     ]
 
