@@ -40,10 +40,17 @@ class LentReaders:
         The coordinator's readers.
     hire
         Starts a reader on a node, by the node's id.
+    dismiss
+        Ends one.
     """
 
-    def __init__(self, pool: Pool, hire: Callable[[str], Any]) -> None:
-        self._pool, self._hire = pool, hire
+    def __init__(
+        self,
+        pool: Pool,
+        hire: Callable[[str], Any],
+        dismiss: Callable[[Any], None] = ray.kill,
+    ) -> None:
+        self._pool, self._hire, self._dismiss = pool, hire, dismiss
         self._loans: dict[str, _Loan] = {}
         self._loan_of: dict[Any, _Loan] = {}
         self._coming: dict[Any, asyncio.Task[bool]] = {}
@@ -57,7 +64,7 @@ class LentReaders:
         for loan in list(self._loans.values()):
             if loan.node.node_id not in wanted:
                 del self._loans[loan.node.node_id]
-                for reader in loan.readers:
+                for reader in list(loan.readers):
                     self._drop(reader)
         for node_id, node in wanted.items():
             if node_id not in self._loans:
@@ -102,8 +109,8 @@ class LentReaders:
         return stands
 
     def _drop(self, reader: Any) -> None:
-        del self._loan_of[reader]
+        self._loan_of.pop(reader).readers.remove(reader)
         if coming := self._coming.pop(reader, None):
             coming.cancel()
         self._pool.remove(reader)
-        ray.kill(reader)
+        self._dismiss(reader)

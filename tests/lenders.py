@@ -129,6 +129,7 @@ def main(folder: Path) -> None:
         ray.get(actor.set_reader_nodes.remote(lenders[1:]))
         (folder / "hurry").touch()
         outcomes = ray.get(sweeps)
+        ray.get(actor.set_reader_nodes.remote([]))  # the driver knows, too, by now
         seen["statuses"] = [outcome.status for outcome in outcomes]
         seen["blamed"] = ray.get(actor.blamed.remote())
         activity = ray.get(actor.progress.remote())
