@@ -88,7 +88,7 @@ def per_anchor(x: Tensor, values: int) -> Tensor:
     )
 
 
-class _Head(nn.Module):
+class LevelHeads(nn.Module):
     """One head per level: anchor sizes are not proportional to the strides here."""
 
     def __init__(self, config: SingleShotConfig, anchors: int) -> None:
@@ -169,7 +169,7 @@ def build_singleshot(
         _Pyramid(config.backbone, config.channels, config.strides),
         config.num_classes,
         anchor_generator=anchors,
-        head=_Head(config, anchors.num_anchors_per_location()[0]),
+        head=LevelHeads(config, anchors.num_anchors_per_location()[0]),
         proposal_matcher=Matcher(config.fg_iou, config.bg_iou, allow_low_quality_matches=True),
         score_thresh=score_threshold,
         nms_thresh=nms_iou,

@@ -32,24 +32,22 @@ def cpu_threads(wanted: int | None) -> int:
     return wanted if wanted is not None else available_cores()
 
 
-def map_in_threads(
-    work: Callable[[T], R], items: Iterable[T], threads: int, *, each: int = 1
-) -> list[R]:
-    """Return `work` of each item, in order; torch computes each item in `each` threads."""
-    return list(_pool(threads, each).map(work, items))
+def map_in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
+    """Return `work` of each item, in order; torch computes each item in one thread."""
+    return list(_pool(threads).map(work, items))
 
 
-def _set_threads(each: int) -> None:
+def _set_one_thread() -> None:
     # A thread takes over the process's setting when it first asks, even after setting its own: ask
     # first.
     torch.get_num_threads()
-    torch.set_num_threads(each)
+    torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=8)
-def _pool(threads: int, each: int) -> ThreadPoolExecutor:
+def _pool(threads: int) -> ThreadPoolExecutor:
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "geosweep-cpu", initializer=_set_threads, initargs=(each,))
+    pool = ThreadPoolExecutor(threads, "geosweep-cpu", initializer=_set_one_thread)
     # Start all of them now: the setting is each thread's own, but also the default of threads that
     # start later, and those are not ours.
     together = threading.Barrier(threads + 1)

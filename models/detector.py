@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..catalog.errors import ModelError
 from ._threads import cpu_threads, map_in_threads
+from .backends.dense import fused_for_cpu
 from .protocol import Detections
 
 if TYPE_CHECKING:
@@ -44,16 +45,13 @@ class TorchDetector:
         ``auto`` is fp32 on a CPU, bf16 or fp16 autocast on a GPU.
     threads
         CPU threads; None for one a core.
-    channels_last
-        Memory layout of the weights: faster, but other last bits than a network in the plain layout.
-    as_torch
-        Compute each image in as many threads as torch is set to, which gives the last bits that the
-        same network gives outside geosweep in this process.
 
     Notes
     -----
     On a CPU each image goes through the network by itself, in a thread of its own: an image's boxes
-    then depend neither on its batch nor, unless `as_torch`, on the number of threads, to the bit.
+    then depend neither on its batch nor on the number of threads, to the bit. The layers of a
+    RetinaNet, ours or torchvision's, are fused there; boxes are those of the network that was given up
+    to rounding.
     """
 
     def __init__(
@@ -64,8 +62,6 @@ class TorchDetector:
         device: str | None = None,
         precision: str = "auto",
         threads: int | None = None,
-        channels_last: bool = True,
-        as_torch: bool = False,
     ) -> None:
         self.info = info
         self.name = info.name
@@ -73,14 +69,15 @@ class TorchDetector:
         self.labels = info.labels
         place = pick_device(device)
         self.device = str(place)
-        self._as_torch = as_torch
-        # Two images at a time then: one's post-processing, which is serial, beside the other's layers.
-        self._threads = min(cpu_threads(threads), 2) if as_torch else cpu_threads(threads)
+        self._threads = cpu_threads(threads)
         self._autocast = _autocast_dtype(precision, place)
         self._device = place
-        layout = torch.channels_last if channels_last else torch.preserve_format
-        network.to(place, memory_format=layout)  # type: ignore[call-overload]
+        network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
+        if place.type == "cpu":
+            self.network = fused_for_cpu(network, self._autocast or torch.float32)
+        if self.network is not network:  # it has the precision built in
+            self._autocast = None
         if self._autocast is not None:
             keep_boxes_exact(network)
         _log.info("%s runs on %s", self.name, describe_device(place, self._threads))
@@ -91,10 +88,7 @@ class TorchDetector:
         """Detect objects in a batch (see `Detector.detect`)."""
         batch = as_batch(images, self._device)
         if self._device.type == "cpu":
-            each = torch.get_num_threads() if self._as_torch else 1
-            return map_in_threads(
-                lambda image: self._forward([image])[0], batch, self._threads, each=each
-            )
+            return map_in_threads(lambda image: self._forward([image])[0], batch, self._threads)
         return self._forward(list(batch)) if len(batch) else []
 
     def with_thresholds(self, score: float | None, nms: float | None) -> TorchDetector:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import ModelError
 from ._architectures import read_network
-from ._checkpoints import source_metadata
 from ._describe import describe
 from ._factories import call_factory, factory_version
 from ._scorefilter import Adjustable, ScoreFilter
@@ -83,8 +82,7 @@ def load_detector(
         ``auto`` (fp32 on a CPU, bf16 or fp16 autocast on a GPU), ``fp32``, ``bf16``, ``fp16``.
     threads
         CPU threads, each for an image of its own; None for one a core. Boxes are the same to the bit
-        for any number. DeepForest's weights with None are computed in torch's own threads instead,
-        which gives DeepForest's boxes to the bit.
+        for any number.
     detections_per_image
         Most boxes per image; None for the model's own (300 for DeepForest's, as in DeepForest).
     backend
@@ -129,9 +127,6 @@ def load_detector(
     if detections_per_image is not None:
         network = set_limits(network, detections=detections_per_image)
     network = fold_batch_norm(network.eval())
-    # DeepForest's networks are computed on a CPU as DeepForest does: the same boxes, to the bit. Who
-    # names a number of threads wants results that don't depend on it.
-    deepforests = not source_metadata(source) and place.type == "cpu" and backend == "torch"
     if backend != "torch":
         network = accelerate(
             network, backend, source.name, precision=precision, threads=threads, device=place
@@ -143,8 +138,6 @@ def load_detector(
         # These have the precision built in; autocast would do nothing for them.
         precision="auto" if backend in ("onnx", "openvino") else precision,
         threads=threads,
-        channels_last=not deepforests,
-        as_torch=deepforests and threads is None,
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from ..catalog.errors import ModelError
 from ..catalog.strict import checked
 from ._checkpoints import load_strictly, read_state, source_metadata
+from ._fused import fuse
 from ._threads import cpu_threads, map_in_threads
 from ._tilenet import ARCHITECTURE, TileNet, TileNetConfig
 from ._weights import write_weights
@@ -119,8 +120,11 @@ class TileFilter:
         self._place = pick_device(device)
         self.device = str(self._place)
         # Folded for speed; the plain network is for the file.
-        self._fast = fold_batch_norm(copy.deepcopy(self.network))
-        self._fast.to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._place.type == "cpu":
+            self._fast: torch.nn.Module = fuse(self.network)
+        else:
+            self._fast = fold_batch_norm(copy.deepcopy(self.network))
+            self._fast.to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         _log.info(
             "%s runs on %s", self.name, describe_device(self._place, cpu_threads(self.threads))
         )

@@ -8,15 +8,18 @@ which has the level's own height and width: all that torchvision wants to know o
 from __future__ import annotations
 
 import copy
+import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.retinanet import RetinaNetHead
 
 from ...catalog.errors import ModelError
-from .._singleshot import per_anchor
+from .._fused import Fused, fuse
+from .._singleshot import LevelHeads, per_anchor
 from .._threads import cpu_threads
 from .engines import Engine
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_log = logging.getLogger("geosweep")
 BOX = 4
 """Numbers that describe a box."""
 
@@ -121,8 +125,30 @@ def accelerate(
     return with_engine(network, engine)
 
 
-def dense_part(network: nn.Module, name: str, backend: str) -> DenseNetwork:
-    """Return the convolutions of a network.
+def fused_for_cpu(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return a copy of a RetinaNet whose layers are fused for a CPU (see `fuse`).
+
+    Parameters
+    ----------
+    network
+        In eval mode. Other networks, and those that another engine computes already, are returned as
+        they are; so are those with a head of their own, or a backbone that can't be traced.
+    dtype
+        What the convolutions are computed in: float32 or bfloat16.
+    """
+    if not isinstance(network, RetinaNet) or type(network.head) not in (RetinaNetHead, LevelHeads):
+        return network
+    try:
+        fused = fuse(DenseNetwork(network).eval(), dtype)
+    except Exception as error:  # tracing fails in many ways; the network runs without it, too
+        reason = str(error).strip().split("\n")[0]
+        _log.info("the network's layers can't be fused (%s), so it is computed as it is", reason)
+        return network
+    return with_engine(network, fused)
+
+
+def dense_part(network: nn.Module, name: str, backend: str) -> nn.Module:
+    """Return the convolutions of a network, as `DenseNetwork` computes them.
 
     Raises
     ------
@@ -135,11 +161,15 @@ def dense_part(network: nn.Module, name: str, backend: str) -> DenseNetwork:
             f"{name}: is a {type(network).__name__}, which the backend {backend} can't run (it runs "
             "single-shot and RetinaNet detectors); use the backend torch."
         )
+    if isinstance(network.backbone, _Carrier) and isinstance(network.backbone.engine, Fused):
+        return network.backbone.engine.plain()
     return DenseNetwork(network).eval()
 
 
 def unpacking(network: RetinaNet) -> Unpack:
     """Return what makes a head's outputs of the maps that `DenseNetwork` gives."""
+    if isinstance(network.head, Unpack):
+        return network.head
     generator: Any = network.anchor_generator
     anchors = generator.num_anchors_per_location()[0]
     head: Any = network.head

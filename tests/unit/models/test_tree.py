@@ -204,10 +204,9 @@ def test_two_loads_agree_to_the_bit(tree, window):
     assert same(again.detect(window[None])[0], tree.detect(window[None])[0])
 
 
-def test_folding_batch_norm_changes_only_rounding(tree, window):
+def test_fusing_layers_changes_only_rounding(tree, window):
     from geosweep.models._checkpoints import load_strictly, read_state, source_metadata
     from geosweep.models._sources import find_source
-    from geosweep.models.detector import TorchDetector
 
     source = find_source("geosweep/tree")
     info = model_info("geosweep/tree")
@@ -217,11 +216,12 @@ def test_folding_batch_norm_changes_only_rounding(tree, window):
         nms_iou=info.nms_iou,
     )
     load_strictly(network, read_state(source)[0], "geosweep/tree")
-    plain = TorchDetector(network, info, device="cpu")
-    a, b = plain.detect(window[None])[0], tree.detect(window[None])[0]
-    assert len(a) == len(b) > 0
-    np.testing.assert_allclose(a.boxes, b.boxes, atol=0.01)
-    np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
+    with torch.inference_mode():
+        (plain,) = network.eval()([torch.from_numpy(window).float() / 255])
+    found = tree.detect(window[None])[0]
+    assert len(found) == len(plain["scores"]) > 10
+    np.testing.assert_allclose(found.boxes, plain["boxes"], atol=0.001)
+    np.testing.assert_allclose(found.scores, plain["scores"], atol=1e-5)
 
 
 def test_bf16_on_a_cpu_is_close(tree, window):
