@@ -35,14 +35,16 @@ TARGET = 64 << 20
 SCHEMA = RowSchema(("Tree",), "m@1", (CropColumns("cropmodel", ("Alive", "Dead")),), "EPSG:4326")
 
 _CHILD = """
-import resource, sys
+import resource, sys, time
 from geosweep.catalog import open_storage, read_collection
 from geosweep.pipeline import compaction, _mergedfile
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 storage = open_storage(sys.argv[1])
+start = time.process_time()
 report = compaction.compact(storage, read_collection(storage), target_size=int(sys.argv[2]))
+cpu = time.process_time() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(report.written, report.rows, report.bytes_before, report.bytes_after, before, peak)
+print(report.written, report.rows, report.bytes_before, report.bytes_after, before, peak, cpu)
 """
 
 
@@ -154,7 +156,8 @@ def main(rows: int = 1_000_000) -> None:
         )
         seconds = perf_counter() - start
         after = query(folder)
-        written, moved, was, now, idle, peak = map(int, done.stdout.split())
+        *numbers, cpu = done.stdout.split()
+        written, moved, was, now, idle, peak = map(int, numbers)
     print(f"{moved:,} rows of {SCENES:,} scenes, target {TARGET >> 20} MiB")
     print(f"{'':28}{'before':>12}{'after':>12}")
     print(f"{'data files':28}{SCENES:>12,}{written:>12,}")
@@ -162,7 +165,8 @@ def main(rows: int = 1_000_000) -> None:
     names = ("files to open", "row groups to read", "rows in them", "MB in them")
     for what, one, other in zip(names, before, after, strict=True):
         print(f"{'0.05° box: ' + what:28}{one:>12,.4g}{other:>12,.4g}")
-    print(f"{seconds:.0f} s; peak memory {peak / 1024:.0f} MB, {idle / 1024:.0f} of them imports")
+    print(f"{seconds:.0f} s, {float(cpu):.1f} of CPU")
+    print(f"peak memory {peak / 1024:.0f} MB, {idle / 1024:.0f} of them imports")
 
 
 if __name__ == "__main__":
