@@ -63,7 +63,8 @@ class Seats:
         self._settings = settings
         self._job = settings.job
         self._on_gpus = runs_on_gpus(self._job, alive(ray.nodes()))
-        self._demand = self._make_demand(alone=alone)
+        asked = self._job.cluster.autoscale
+        self._demand = Demand(asked.unit) if asked is not None and not alone else None
         self._seats: list[Seat] = []
         self._left_out: set[str] = set()
         self._faulty: list[Node] = []
@@ -73,17 +74,6 @@ class Seats:
         self._empty_since: float | None = None
         self.devices: list[str] = []
 
-    def _make_demand(self, *, alone: bool) -> Demand | None:
-        asked = self._job.cluster.autoscale
-        if asked is None:
-            return None
-        if asked.unit == "CPU" and self._on_gpus:
-            raise ClusterError(
-                f"cluster.autoscale asks for {asked.number} CPUs, but the cluster has GPUs, and on "
-                "them the run would be; write cluster.autoscale.gpus, or detector.device: cpu."
-            )
-        return None if alone else Demand(asked.unit)
-
     def __iter__(self) -> Iterator[Seat]:
         return iter(list(self._seats))
 
@@ -92,7 +82,7 @@ class Seats:
         return {seat.answer: seat for seat in self._seats if seat.answer is not None}
 
     def open(self, scenes: int | None) -> None:
-        """Wait until coordinators stand on the nodes that are there, or on the first that comes.
+        """Wait until coordinators stand on all nodes; with an autoscaler, on the first that comes.
 
         Parameters
         ----------
@@ -107,7 +97,7 @@ class Seats:
             If a coordinator can't work.
         """
         self.look(scenes)
-        while not self.devices or not all(seat.stands or seat.late for seat in self._seats):
+        while not self.devices or not all(map(self._can_do_without, self._seats)):
             answers = self.answers()
             for answer in wait_for(list(answers)):
                 self.answered(answers[answer], answer)
@@ -207,7 +197,7 @@ class Seats:
         try:
             devices = seat.stand(answer)
         except RayTaskError as error:
-            if not seat.late:
+            if not self._can_do_without(seat):
                 raise told(error) from None
             self._drop(seat)
             self._leave_out(seat.node, str(told(error)), faulty=True)
@@ -221,10 +211,14 @@ class Seats:
             self._gone(seat, error)
         else:
             if not restarted:
+                if self.devices and (seat.late or self._demand is not None):
+                    log.info("node %s has joined: %s", seat.node.name, ", ".join(devices))
                 self.devices += devices
                 self.devices.sort()
-                if seat.late:
-                    log.info("node %s has joined: %s", seat.node.name, ", ".join(devices))
+
+    def _can_do_without(self, seat: Seat) -> bool:
+        """Where nodes come by an autoscaler, no one is there from the beginning but the first."""
+        return seat.late or seat.stands or (self._demand is not None and bool(self.devices))
 
     def lost(self, seat: Seat) -> None:
         """Give a coordinator no more scenes until Ray has restarted it; the others go on."""
@@ -236,7 +230,7 @@ class Seats:
 
     def _gone(self, seat: Seat, error: Exception) -> None:
         """It doesn't come back, mostly since its node is gone."""
-        if not (seat.late or seat.stood):
+        if not (self._can_do_without(seat) or seat.stood):
             raise ClusterError(f"The actors could not be started: {first_line(error)}.") from error
         self._drop(seat)
         self._left_out.add(seat.node.id)

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..catalog.errors import ClusterError
 from .pools import BUDGET_SHARE, ReaderNode
 
 if TYPE_CHECKING:
@@ -74,11 +75,21 @@ def runs_on_gpus(job: Job, nodes: Iterable[Node]) -> bool:
     """Whether detectors are to have GPUs: if there are any, or any are asked for.
 
     Decided once for a run, so that no node that comes later computes on another kind of device.
+
+    Raises
+    ------
+    ClusterError
+        If the autoscaler is asked for CPUs, and the run would be on the GPUs that are there.
     """
-    if job.detector.device == "cpu":
-        return False
-    asked = job.cluster.autoscale
-    return (asked is not None and asked.gpus is not None) or any(map(_has_gpu, nodes))
+    asked, there = job.cluster.autoscale, any(map(_has_gpu, nodes))
+    if job.detector.device == "cpu" or asked is None:
+        return there and job.detector.device != "cpu"
+    if there and asked.unit == "CPU":
+        raise ClusterError(
+            f"cluster.autoscale asks for {asked.number} CPUs, but the cluster has GPUs, and on them the "
+            f"run would be; write cluster.autoscale.gpus, or detector.device: cpu."
+        )
+    return asked.unit == "GPU"
 
 
 def sweeping(job: Job, nodes: Iterable[Node], *, on_gpus: bool) -> list[Node]:

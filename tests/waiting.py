@@ -14,7 +14,7 @@ FOLDER = "GEOSWEEP_TEST_FOLDER"
 """Names the folder of notes, in the environment of nodes: without it, nobody waits."""
 BROKEN = "broken"
 """Label of nodes whose driver is missing."""
-PATIENCE = 150.0
+PATIENCE = 400.0
 
 
 class WaitingDetector(PaintDetector):

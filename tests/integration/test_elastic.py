@@ -30,7 +30,7 @@ def seen(tmp_path_factory):
             | {"RAY_TMPDIR": ray_folder},
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=500,
             check=False,
         )
     assert done.returncode == 0, done.stderr[-4000:]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geosweep.catalog.errors import JobError
+from geosweep.catalog.errors import ClusterError, JobError
 from geosweep.pipeline import Job
 from geosweep.pipeline.nodes import (
     Node,
@@ -65,6 +65,14 @@ def test_the_living_are_told_from_the_dead():
 def test_who_sweeps(spec, nodes, on_gpus, chosen):
     assert runs_on_gpus(spec, nodes) is on_gpus
     assert sweeping(spec, nodes, on_gpus=on_gpus) == chosen
+
+
+def test_cpus_are_not_asked_for_where_gpus_would_detect():
+    asking = {"autoscale": {"cpus": 16}}
+    with pytest.raises(ClusterError, match="asks for 16 CPUs, but the cluster has GPUs"):
+        runs_on_gpus(job(**asking), ALL)
+    assert runs_on_gpus(job(**asking), [HEAD, CPU]) is False
+    assert runs_on_gpus(job("cpu", **asking), ALL) is False
 
 
 def test_a_gpu_that_comes_into_a_run_on_cpus_is_left_alone():
