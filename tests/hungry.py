@@ -26,8 +26,11 @@ class HungryDetector(PaintDetector):
     def detect(self, images):
         self.tried.append(len(images))
         if len(images) > self._room or any(holds(GLUT, image) for image in images):
-            raise out_of_memory()
+            raise self._error()
         return super().detect(images)
+
+    def _error(self) -> Exception:
+        return out_of_memory()
 
 
 class HungryFilter(PaintFilter):

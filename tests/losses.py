@@ -6,7 +6,6 @@ it saw to ``FOLDER/seen.json``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,76 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import yaml
-from grpc import RpcError
-from ray._private.internal_api import node_stats
-from ray._private.state import actors
 from ray.cluster_utils import Cluster
 
-from geosweep.pipeline import Job, Result, run
+from geosweep.pipeline import Job, run
 from geosweep.pipeline.reported import reported
 from tests.mortal import VARIABLE, Gate
+from tests.remains import rest, seen_in
 from tests.scenes import job_over, painted_scene
 from tests.servers import range_server
 
 SCENES = 6
 STORE = 100 * 2**20
 NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": STORE}
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 DETECTOR = {"model": "tests.mortal:mortal", "batch_size": 3}
 CROPS = [{"model": "tests.mortal:crop_model", "batch_size": 16, "scores": True}]
 ROOT = Path(__file__).parents[1]
-
-
-def seen_in(result: Result) -> dict[str, Any]:
-    """What a run left, as JSON; the rows of each scene as a hash over all columns."""
-    table = result.to_arrow().sort_by("detection_id")
-    ids = table["scene_id"].to_pylist()
-    return {
-        "counts": {k: v for k, v in result.counts.items() if k != "source_duplicates"},
-        "failures": {failure.scene_id: failure.error for failure in result.failures},
-        "halvings": result.report()["halvings"],
-        "rows": {n: _hash(table.filter(pc.equal(table["scene_id"], n))) for n in sorted(set(ids))},
-        "number": table.num_rows,
-        "ids": len(set(table["detection_id"].to_pylist())),
-    }
-
-
-def _hash(table: pa.Table) -> str:
-    content = pa.BufferOutputStream()
-    with pa.ipc.new_stream(content, table.schema) as stream:
-        stream.write_table(table.combine_chunks())
-    return hashlib.sha256(content.getvalue()).hexdigest()
-
-
-def stored() -> dict[str, int]:
-    """Bytes in the nodes' object stores, which Ray doesn't count among what is available."""
-    used = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            try:
-                stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False)
-            except RpcError:  # it is gone, which Ray takes some seconds to see
-                return {"stored bytes": -1}
-            used += stats.store_stats.object_store_bytes_used
-    return {"stored bytes": used} if used else {}
-
-
-def rest(patience: float = 30) -> dict[str, Any]:
-    """What is not given back to the cluster, after some patience: nothing, it is hoped."""
-    end = time.monotonic() + patience
-    while True:
-        free = ray.available_resources()
-        taken = {k: v - free.get(k, 0) for k, v in ray.cluster_resources().items()}
-        missing = {name: number for name, number in taken.items() if number}
-        missing |= stored()
-        alive = [a["ActorClassName"] for a in actors().values() if a["State"] != "DEAD"]
-        if not (missing or alive) or time.monotonic() > end:
-            return {"missing": missing, "alive": alive}
-        time.sleep(0.1)
 
 
 def kill(pids: list[int]) -> None:

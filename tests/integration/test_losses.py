@@ -34,7 +34,7 @@ def seen(tmp_path_factory):
             | {"RAY_TMPDIR": ray_folder, "RAY_USAGE_STATS_ENABLED": "0"},
             capture_output=True,
             text=True,
-            timeout=540,
+            timeout=590,
             check=False,
         )
     assert done.returncode == 0, done.stderr[-4000:]
@@ -103,9 +103,8 @@ def test_what_kills_or_overfills_each_process_costs_its_own_scene_only(seen):
     assert sorted(found["failures"]) == ["scene90", "scene91", "scene92"]
     assert "ended its detector's process 4 times" in found["failures"]["scene90"]
     assert found["failures"]["scene91"] == (
-        "The detector tests/mortal ran out of memory even with one of its windows at a time (CUDA out of "
-        "memory. Tried to allocate 2.00 GiB.); choose smaller windows, another GPU, or fewer detectors "
-        "on each."
+        "The detector tests/mortal ran out of memory even with one of its windows at a time (CUDA error: "
+        "out of memory); choose smaller windows, another GPU, or fewer detectors on each."
     )
     assert found["failures"]["scene92"].startswith("Its reader's process died 3 times")
     assert found["counts"]["windows_failed"] == 36
