@@ -56,7 +56,7 @@ class Seats:
     Raises
     ------
     ClusterError
-        If the job asks the autoscaler for other nodes than the run would use.
+        If the job asks the autoscaler for CPUs, and the run would be on GPUs.
     """
 
     def __init__(self, settings: Settings, *, alone: bool) -> None:
