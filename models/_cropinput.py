@@ -120,7 +120,8 @@ class CropInput:
         Returns
         -------
         Tensor
-            float32 (N, bands, H, W) on the device; up to rounding what `of_one` gives.
+            float32 (N, bands, H, W) on the device; what `of_one` gives, up to the rounding of products
+            of matrices there (`torch.set_float32_matmul_precision`).
         """
         for crop in crops:
             check_crop(crop)
