@@ -112,11 +112,11 @@ def main(folder: Path) -> None:
         seen: dict[str, Any] = {"devices": ray.get(actor.ready.remote())}
         seen["at first"] = dict(ray.get(actor.progress.remote()).actors)
         lenders = [
-            ReaderNode(fickle.node_id, readers=2, budget=STORE // 4),
+            ReaderNode(fickle.node_id, readers=1, budget=STORE // 4),
             ReaderNode(doomed.node_id, readers=1, budget=1),
         ]
         actor.set_reader_nodes.remote(lenders)
-        found = await_activity(actor, lambda now: now.actors["readers"] == 4)
+        found = await_activity(actor, lambda now: now.actors["readers"] == 3)
         seen["with lenders"] = dict(found.actors)
 
         sweeps = [actor.sweep.remote(task) for task in plan.tasks()]

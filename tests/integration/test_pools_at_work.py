@@ -42,7 +42,7 @@ def seen(tmp_path_factory):
             | {"RAY_TMPDIR": ray_folder},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=500,
             check=False,
         )
     assert done.returncode == 0, done.stderr[-4000:]
@@ -51,7 +51,7 @@ def seen(tmp_path_factory):
 
 def test_pools_start_small_and_grow_with_what_waits(seen):
     assert seen["at first"] == {"readers": 1, "detectors": 1, "croppers": 1, "classifiers": 1}
-    assert seen["grown"] == {"readers": 4, "detectors": 2, "croppers": 2, "classifiers": 2}
+    assert seen["grown"] == {"readers": 3, "detectors": 2, "croppers": 2, "classifiers": 2}
     assert seen["at last"] == {"readers": 1, "detectors": 2, "croppers": 2, "classifiers": 2}
 
 
@@ -62,7 +62,7 @@ def test_two_detectors_and_two_classifiers_share_one_gpu_and_give_it_back(seen):
 
 
 def test_lent_readers_read_and_pixels_cross_the_network_once(seen):
-    assert seen["with lenders"]["readers"] == 4
+    assert seen["with lenders"]["readers"] == 3
     assert min(seen["lent bytes"]) >= WINDOW_BYTES * BATCH
     found = seen["bytes"]
     # What is decoded comes into the store as windows, which overlap.
