@@ -36,6 +36,7 @@ ROUNDS = 5
 MODELS = {"geosweep/tree": 4, "RetinaNet-R50": 2}
 BACKENDS = {
     "torch": {},
+    "torch bf16": {"precision": "bf16"},
     "onnx": {"backend": "onnx"},
     "openvino": {"backend": "openvino"},
     "openvino bf16": {"backend": "openvino", "precision": "bf16"},
