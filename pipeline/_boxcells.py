@@ -19,9 +19,8 @@ class BoxCells:
     """Boxes by the cells that they touch.
 
     A cell is twice as wide and tall as the mean box, and more where a few boxes are much larger than
-    the others: a box touches some 2.25 cells, and all together never more than four times as many as
-    there are boxes, but for rounding. Ten times as fast as an STRtree of a million boxes, most of
-    which goes into making and unmaking geometries.
+    the others: a box touches some 2.25 cells on average, and three at most. The work of an STRtree of
+    a million boxes in a third of the time, most of which goes into making and freeing geometries.
 
     Parameters
     ----------
