@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +18,7 @@ from ..catalog.errors import RasterError
 from ..catalog.gdal import gdal_env
 from ..catalog.hrefs import gdal_path, public_href, scrub
 from ..catalog.signing import is_signed, signed_href
+from ._complaints import Complaints
 from ._geo import ground_sample_distance
 from .bands import BandSelection, lay_out_bands
 from .pixels import Rectangle, Strip, overlap
@@ -184,7 +183,7 @@ class RasterSource:
         x0, y0, x1, y1 = bounds
         window = Window(x0, y0, x1 - x0, y1 - y0)  # type: ignore[call-arg]
         try:
-            with rasterio.Env(**self._env), _complaints() as complaints:
+            with rasterio.Env(**self._env), Complaints() as complaints:
                 # With the rest, since GDAL's threads keep nothing of a block for a second call.
                 also = [] if self._alpha is None else [self._alpha]
                 pixels = self._dataset.read([*self._indexes, *also], window=window)
@@ -240,7 +239,7 @@ class RasterSource:
                 for left in range(x0 - x0 % wide, x1, wide):
                     right, bottom = min(left + wide, self.width), min(top + high, self.height)
                     block = Window(left, top, right - left, bottom - top)  # type: ignore[call-arg]
-                    with _complaints() as complaints, suppress(RasterioError):
+                    with Complaints() as complaints, suppress(RasterioError):
                         dataset.read(list(self._indexes), window=block)
                     if complaints:
                         damaged.append((left, top, right, bottom))
@@ -256,30 +255,6 @@ class RasterSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _complaints:
-    """Collect GDAL's warnings of this thread.
-
-    A corrupt JPEG block gives wrong pixels and nothing but a warning on rasterio's logger.
-    """
-
-    _logger = logging.getLogger("rasterio._err")
-
-    def __enter__(self) -> list[str]:
-        self._found: list[str] = []
-        self._thread = threading.get_ident()
-        self._handler = logging.Handler(logging.WARNING)
-        self._handler.emit = self._emit
-        self._logger.addHandler(self._handler)
-        return self._found
-
-    def _emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread and record.levelno == logging.WARNING:
-            self._found.append(record.getMessage())
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self._handler)
 
 
 def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
