@@ -57,7 +57,7 @@ class Recorder:
 
         def keep(inputs: Any) -> Any:
             # As the network takes them: cutting and resizing are not its work.
-            ready = inputs if call_takes_arrays(inputs) else self._model.prepare(inputs)
+            ready = inputs if isinstance(inputs, np.ndarray) else self._model.prepare(inputs)
             self.seen.append(np.array(ready))
             return value(inputs)
 
@@ -68,11 +68,6 @@ class Recorder:
         compute = getattr(self._model, self._call)
         for inputs in self.seen:
             compute(inputs)
-
-
-def call_takes_arrays(inputs: Any) -> bool:
-    """Whether a batch is one array already."""
-    return isinstance(inputs, np.ndarray)
 
 
 def job_of(folder: Path, crop_models: list[dict[str, Any]], name: str) -> Job:
@@ -112,10 +107,17 @@ def record(folder: Path, crop_models: list[dict[str, Any]]) -> list[Recorder]:
     engine = LocalEngine(settings, storage)
     detector = Recorder(engine._finder.detector, "detect")
     engine._finder.detector = detector  # type: ignore[assignment]
-    classifiers = {name: Recorder(m, "classify") for name, m in engine._crop_models.items()}
-    engine._crop_models = classifiers  # type: ignore[assignment]
+    recorders = [detector]
+    for classifier in engine._classifiers.values():
+        recorder = Recorder(classifier.model, "classify")
+        classifier.model = recorder  # type: ignore[assignment]
+        recorders.append(recorder)
     sweep(engine, tasks)
-    return [detector, *classifiers.values()]
+    if not all(recorder.seen for recorder in recorders):
+        raise RuntimeError(
+            "A model was given nothing: the recording is not where the engine looks."
+        )
+    return recorders
 
 
 def local(folder: Path, crop_models: list[dict[str, Any]], name: str) -> dict[str, float]:
