@@ -3,13 +3,11 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from geosweep.catalog import Scene
 from geosweep.pipeline import Job, JobError
 from geosweep.pipeline.region import Region
-from geosweep.pipeline.rows import _detection_ids
 from geosweep.pipeline.scene_reader import SceneTask
 from geosweep.pipeline.settings import CPU_BATCH, GPU_BATCH, ModelFace, Settings
 
@@ -50,9 +48,8 @@ def test_the_same_weights_elsewhere_give_the_same_rows_and_the_same_output(tmp_p
         shutil.copyfile(WEIGHTS, path)
     one, two = (Settings.resolve(job(str(path))) for path in (first, second))
     assert one.fingerprint == two.fingerprint
-    boxes, labels = np.array([[1, 2, 3, 4]], np.float32), np.array([0])
-    ids = [_detection_ids("s", s.schema.model_version, boxes, labels) for s in (one, two)]
-    assert ids[0] == ids[1]
+    # Of a row's id, this is all that is of the model.
+    assert one.schema.model_version == two.schema.model_version
 
 
 def test_relative_paths_are_made_absolute_for_actors(tmp_path, monkeypatch):
