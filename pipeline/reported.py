@@ -24,7 +24,7 @@ def reported(report: dict[str, Any]) -> Result:
         timings=report["timings"],
         engine=report["engine"],
         devices=report["devices"],
-        halvings={name: Halvings(**each) for name, each in report["halvings"].items()},
+        halvings={name: Halvings(**each) for name, each in report.get("halvings", {}).items()},
     )
     try:
         storage = open_storage(result.output)

@@ -54,7 +54,8 @@ def test_a_run_by_ray_client_gives_the_rows_of_one_process(ray_head, tmp_path):
 def test_a_server_that_is_not_there_is_told_in_a_sentence(tmp_path, ray_head):
     job_file(tmp_path)
     address = f"ray://127.0.0.1:{free_ports(1)[0]}"
-    done = run_by_client(address, tmp_path, ray_head.client)
+    hasty = {"RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1"}  # three tries, each twice as patient
+    done = run_by_client(address, tmp_path, ray_head.client | hasty)
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     assert f"The Ray cluster at {address} can't be reached" in done.stderr

@@ -68,6 +68,7 @@ REPORTED = {
     "engine": "ray",
     "devices": ["cpu"],
     "windows_per_second": 0.0,
+    "halvings": {"detector paint": {"times": 2, "batch_size": 4}},
 }
 
 
@@ -77,6 +78,13 @@ def test_a_report_is_a_result_with_rows_where_the_output_is_seen(tmp_path):
     assert result.failures[0].scene_id == "broken"
     assert len(result.to_geopandas()) == 40
     assert result.report() | {"output": ""} == REPORTED | {"output": ""}
+
+
+def test_reports_from_before_batches_were_halved_are_read(tmp_path):
+    older = {key: value for key, value in REPORTED.items() if key != "halvings"}
+    result = reported(older | {"output": str(make_output(tmp_path))})
+    assert result.report()["halvings"] == {}
+    assert result.counts == REPORTED["counts"]
 
 
 def test_rows_that_are_not_seen_are_an_error_that_says_so(tmp_path):
