@@ -15,7 +15,7 @@ import yaml
 
 from geosweep.catalog import Records, open_storage
 from geosweep.pipeline import Job, run
-from tests.detectors import grey
+from tests.detectors import HURRY, grey
 from tests.rasters import write_raster
 from tests.scenes import assert_sums, job_over, painted_scene
 
@@ -140,7 +140,7 @@ def test_failed_scenes_give_exit_code_1_and_are_listed_then_retried_on_demand(tm
 
 @pytest.mark.ray
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_killed_run_goes_on_and_each_scene_stands_once(tmp_path, engine):
+def test_a_killed_run_goes_on_and_each_scene_stands_once(tmp_path, engine, monkeypatch):
     rasters = [painted_scene(tmp_path, number) for number in range(5)]
     file = write_job(tmp_path / "job.yaml", job_over(rasters, tmp_path / "out", detector="slow"))
     command = [sys.executable, "-m", "geosweep.pipeline", "run", str(file), "--engine", engine]
@@ -161,6 +161,7 @@ def test_a_killed_run_goes_on_and_each_scene_stands_once(tmp_path, engine):
     assert len(before) >= 1
     assert not (tmp_path / "out" / "run.json").exists()
 
+    monkeypatch.setenv(HURRY, "1")
     done = geosweep("run", file, "--engine", engine)
     assert done.returncode == 0, done.stderr
     records = list(Records(open_storage(tmp_path / "out")).all())
@@ -182,7 +183,7 @@ def test_a_killed_run_goes_on_and_each_scene_stands_once(tmp_path, engine):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_exits_130_and_keeps_its_state(tmp_path, number):
+def test_an_interrupted_run_exits_130_and_keeps_its_state(tmp_path, number, monkeypatch):
     rasters = [painted_scene(tmp_path, number) for number in range(4)]
     file = write_job(tmp_path / "job.yaml", job_over(rasters, tmp_path / "out", detector="slow"))
     process = subprocess.Popen(
@@ -200,6 +201,7 @@ def test_an_interrupted_run_exits_130_and_keeps_its_state(tmp_path, number):
     assert process.returncode == 130, stderr
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
+    monkeypatch.setenv(HURRY, "1")
     result = run(Job.from_yaml(file), engine="local", progress=False)
     assert result.counts["succeeded"] == 4
 

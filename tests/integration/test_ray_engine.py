@@ -58,26 +58,6 @@ def test_unreadable_scenes_fail_by_name_and_the_rest_is_complete(tmp_path):
     assert_sums(result.counts)
 
 
-def test_a_window_that_always_kills_its_detector_costs_its_own_scene_only(tmp_path):
-    rasters = [painted_scene(tmp_path, number, poison=number == 1) for number in range(4)]
-    clean = run(job_over(rasters, tmp_path / "clean"), engine="local", progress=False)
-    job = job_over(
-        rasters,
-        tmp_path / "out",
-        detector="poisoned",
-        cluster={"detectors": 2, "scenes_in_flight": 3},
-    )
-    with deaths_told(tmp_path / "deaths"):
-        result = run(job, engine="ray", progress=False)
-    assert [failure.scene_id for failure in result.failures] == ["scene1"]
-    assert "4 times" in result.failures[0].error
-    assert (tmp_path / "deaths").read_text() == "xxxx"
-    assert_sums(result.counts)
-    expected = clean.to_geopandas()
-    expected = expected[expected.scene_id != "scene1"]
-    assert sorted(result.to_geopandas().geometry.to_wkb()) == sorted(expected.geometry.to_wkb())
-
-
 def test_a_detector_that_dies_now_and_then_costs_nothing(tmp_path):
     rasters = [painted_scene(tmp_path, number, poison=number == 1) for number in range(3)]
     clean = run(job_over(rasters, tmp_path / "clean"), engine="local", progress=False)
