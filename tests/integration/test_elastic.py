@@ -1,15 +1,9 @@
 """Nodes that come and go while a run is at work, by Ray's own autoscaler."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from geosweep.pipeline import run
+from tests.aside import seen_aside
 from tests.clusters import seen_in
 from tests.elastic import SCENES, job
 from tests.scenes import assert_sums
@@ -20,21 +14,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     """What a run came to that began without a node to work on."""
-    folder = tmp_path_factory.mktemp("elastic")
-    # Ray's sockets need short paths, and its own folder keeps this cluster out of the others' sight.
-    with tempfile.TemporaryDirectory(prefix="gs") as ray_folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.elastic", str(folder)],
-            cwd=Path(__file__).parents[2],
-            env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-            | {"RAY_TMPDIR": ray_folder},
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((folder / "seen.json").read_text())
+    return seen_aside("tests.elastic", tmp_path_factory.mktemp("elastic"))
 
 
 def test_a_run_waits_for_the_nodes_that_it_asks_for(seen):

@@ -4,15 +4,9 @@ All stories are played on one cluster of two nodes with pretended GPUs (`tests.l
 killed while a call is held in them, so no test depends on how fast this machine is.
 """
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 
+from tests.aside import seen_aside
 from tests.losses import SCENES
 from tests.scenes import assert_sums
 
@@ -24,21 +18,7 @@ STORIES = ("models", "shells", "windows", "driver", "node")
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     """What came of all stories."""
-    folder = tmp_path_factory.mktemp("losses")
-    # Ray's sockets need short paths, and its own folder keeps this cluster out of the others' sight.
-    with tempfile.TemporaryDirectory(prefix="gs") as ray_folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.losses", str(folder)],
-            cwd=Path(__file__).parents[2],
-            env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-            | {"RAY_TMPDIR": ray_folder, "RAY_USAGE_STATS_ENABLED": "0"},
-            capture_output=True,
-            text=True,
-            timeout=590,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((folder / "seen.json").read_text())
+    return seen_aside("tests.losses", tmp_path_factory.mktemp("losses"))
 
 
 def assert_complete(found, clean):

@@ -1,15 +1,9 @@
 """Several nodes: same rows, and no spilling of a small object store."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from geosweep.pipeline import run
+from tests.aside import seen_aside
 from tests.clusters import patches_in_big_scene, scenes, seen_in
 from tests.scenes import assert_sums, job_over
 
@@ -19,21 +13,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     """What the runs on a cluster of three nodes came to."""
-    folder = tmp_path_factory.mktemp("cluster")
-    # Ray's sockets need short paths, and its own folder keeps this cluster out of the others' sight.
-    with tempfile.TemporaryDirectory(prefix="gs") as ray_folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.clusters", str(folder)],
-            cwd=Path(__file__).parents[2],
-            env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-            | {"RAY_TMPDIR": ray_folder},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((folder / "seen.json").read_text())
+    return seen_aside("tests.clusters", tmp_path_factory.mktemp("cluster"))
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,5 @@
 """A node's pools on a real cluster: they grow, share a GPU, borrow readers, and change no row."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from geosweep.catalog import open_storage
@@ -16,6 +9,7 @@ from geosweep.pipeline.frozen import settle_plan
 from geosweep.pipeline.planner import ScenePlan
 from geosweep.pipeline.runner import claim
 from geosweep.pipeline.settings import Settings
+from tests.aside import seen_aside
 from tests.clusters import seen_in
 from tests.lenders import BATCH, SCENES, job_of
 from tests.scenes import HEIGHT, WIDTH, assert_sums, job_over, painted_scene
@@ -32,21 +26,7 @@ SLACK = 1.1
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     """What a coordinator did that lost one lender, and had another withdrawn."""
-    folder = tmp_path_factory.mktemp("lenders")
-    # Ray's sockets need short paths, and its own folder keeps this cluster out of the others' sight.
-    with tempfile.TemporaryDirectory(prefix="gs") as ray_folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.lenders", str(folder)],
-            cwd=Path(__file__).parents[2],
-            env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-            | {"RAY_TMPDIR": ray_folder},
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((folder / "seen.json").read_text())
+    return seen_aside("tests.lenders", tmp_path_factory.mktemp("lenders"))
 
 
 def test_pools_start_small_and_grow_with_what_waits(seen):
