@@ -35,13 +35,13 @@ from geosweep.pipeline.planner import ScenePlan
 from geosweep.pipeline.runner import claim
 from geosweep.pipeline.settings import Settings
 
-SIDE = 4000
 SCENES = 2
 ROUNDS = 3
-JOBS: dict[str, list[dict[str, Any]]] = {
-    "geosweep/tree": [],
-    "geosweep/tree, crops by geosweep/alive-dead": [{"model": "geosweep/alive-dead"}],
+JOBS: dict[str, tuple[int, list[dict[str, Any]]]] = {
+    "geosweep/tree": (4000, []),
+    "geosweep/tree, crops by geosweep/alive-dead": (1600, [{"model": "geosweep/alive-dead"}]),
 }
+"""Pixels along a side of a scene, and crop models: a crop takes as long as a window."""
 
 
 class Recorder:
@@ -173,12 +173,12 @@ def measure(folder: Path, crop_models: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     results = {}
-    for title, crop_models in JOBS.items():
+    for title, (side, crop_models) in JOBS.items():
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             (folder / "scenes").mkdir()
             for number in range(SCENES):
-                write_mirrored(folder / "scenes" / f"{number}.tif", SIDE, SIDE, compress="jpeg")
+                write_mirrored(folder / "scenes" / f"{number}.tif", side, side, compress="jpeg")
             results[title] = measure(folder, crop_models)
     console = Console(width=100)
     for title, rows in results.items():
@@ -194,7 +194,7 @@ def main() -> None:
         "machine": {"cores": os.cpu_count(), "processor": platform.processor()},
         "versions": {name: version(name) for name in ("torch", "ray", "rasterio")},
         "scenes": SCENES,
-        "side": SIDE,
+        "sides": {title: side for title, (side, _) in JOBS.items()},
         "rounds": ROUNDS,
         "jobs": results,
     }

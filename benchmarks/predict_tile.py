@@ -91,7 +91,8 @@ def deepforests(tile: str, weights: str, kind: str, stop: int | None) -> dict[st
             raise EnoughError
         seen["windows"] += len(inputs[0])
 
-    network.register_forward_pre_hook(count)
+    # DeepForest calls the network's `forward`, which passes its own hooks by.
+    network.transform.register_forward_pre_hook(count)
     model = make_deepforest(network, Path(weights))
     options = {"patch_size": 400, "patch_overlap": 0.05, "iou_threshold": 0.15}
     return timed(lambda: model.predict_tile(tile, dataloader_strategy=kind, **options))
