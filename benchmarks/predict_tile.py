@@ -37,6 +37,8 @@ WIDTH, HEIGHT = (2299, 2472) if FULL else (780, 780)
 ROUNDS = 1 if FULL else 2
 SIDE = 10_000
 STOP = 3
+BATCH = 2
+"""As many windows at a time as there are cores here: ours takes a core for each, whatever their number."""
 ENGINES: dict[str, dict[str, Any]] = {
     "torch": {},
     "OpenVINO bf16": {"backend": "openvino", "precision": "bf16"},
@@ -71,7 +73,7 @@ def ours(tile: str, weights: str, kind: str, stop: int | None) -> dict[str, Any]
     detector.detect(np.zeros((1, 3, 400, 400), np.uint8))
     if stop is not None:
         detector = Stopped(detector, stop)
-    return timed(lambda: predict_tile(tile, detector=detector, merge="nms", batch_size=1))
+    return timed(lambda: predict_tile(tile, detector=detector, merge="nms", batch_size=BATCH))
 
 
 def deepforests(tile: str, weights: str, kind: str, stop: int | None) -> dict[str, Any]:
@@ -94,6 +96,7 @@ def deepforests(tile: str, weights: str, kind: str, stop: int | None) -> dict[st
     # DeepForest calls the network's `forward`, which passes its own hooks by.
     network.transform.register_forward_pre_hook(count)
     model = make_deepforest(network, Path(weights))
+    model.config.batch_size = BATCH
     options = {"patch_size": 400, "patch_overlap": 0.05, "iou_threshold": 0.15}
     return timed(lambda: model.predict_tile(tile, dataloader_strategy=kind, **options))
 
@@ -204,6 +207,7 @@ def report(rounds: list[dict[str, Any]], memory: dict[str, dict[str, float]]) ->
         "versions": {name: version(name) for name in packages},
         "pixels": [WIDTH, HEIGHT],
         "rounds": ROUNDS,
+        "batch": BATCH,
         "time": rows,
         "memory_mb": {"windows": STOP, "sides": [[WIDTH, HEIGHT], [SIDE, SIDE]], "peaks": memory},
     }
