@@ -12,17 +12,15 @@ from ..catalog.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .connection import connect
-    from .coordinator import Coordinator
     from .seat import GONE, Seat, first_line, told, wait_for
     from .seats import Seats
 
-__all__ = ["GONE", "Coordinator", "Seat", "Seats", "connect", "first_line", "told", "wait_for"]
+__all__ = ["GONE", "Seat", "Seats", "connect", "first_line", "told", "wait_for"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         ".connection": ("connect",),
-        ".coordinator": ("Coordinator",),
         ".seat": ("GONE", "Seat", "first_line", "told", "wait_for"),
         ".seats": ("Seats",),
     },

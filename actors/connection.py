@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import ray
 
 from ..catalog.errors import ClusterError, JobError
-
-LOCAL_STORE_BYTES = 1 << 30
+from ..pipeline.nodes import STORE_BYTES
 
 
 class Connection(NamedTuple):
@@ -61,7 +60,7 @@ def connect(address: str | None) -> Connection:
     if address is None:
         options |= {
             "include_dashboard": False,
-            "object_store_memory": LOCAL_STORE_BYTES,
+            "object_store_memory": STORE_BYTES,
             "address": "local",
         }
     else:

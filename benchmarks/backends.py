@@ -8,14 +8,10 @@ the models' own score thresholds.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.ops import box_iou
 
+from benchmarks._results import save, setting
 from geosweep.models import Detections, Detector, load_detector
 from geosweep.models._annotations import deepforest_data
 
@@ -131,16 +128,11 @@ def main() -> None:
                 f"{row['score']:.2g}",
             )
         console.print(table)
-    packages = ("torch", "torchvision", "onnxruntime", "openvino")
-    content = {
-        "machine": {"cores": os.cpu_count(), "processor": platform.processor()},
-        "versions": {name: version(name) for name in packages},
+    content = setting("torch", "torchvision", "onnxruntime", "openvino") | {
         "rounds": ROUNDS,
         "models": results,
     }
-    target = Path(__file__).parent / "results" / "backends.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("backends", content)
 
 
 if __name__ == "__main__":

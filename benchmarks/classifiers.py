@@ -7,12 +7,7 @@ torch's time divided by the engine's. Weights are random, which costs as much as
 from __future__ import annotations
 
 import copy
-import json
-import os
-import platform
 import time
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._results import save, setting
 from geosweep.models import CropModel, load_crop_model
 
 NETWORKS, CROPS, ROUNDS = ("resnet18", "resnet50"), 8, 5
@@ -80,15 +76,11 @@ def main() -> None:
         )
         table.add_row(network, *cells)
     Console(width=120).print(table)
-    content = {
-        "machine": {"cores": os.cpu_count(), "processor": platform.processor()},
-        "versions": {n: version(n) for n in ("torch", "torchvision", "onnxruntime", "openvino")},
+    content = setting("torch", "torchvision", "onnxruntime", "openvino") | {
         "rounds": ROUNDS,
         "networks": results,
     }
-    target = Path(__file__).parent / "results" / "classifiers.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("classifiers", content)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ ours. What is counted:
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -39,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks._results import save
 from geosweep.models import CropModel
 from geosweep.models._annotations import deepforest_data, load_labelled
 from geosweep.models.crops import detection_bounds
@@ -287,9 +287,7 @@ def main(count: int | None = None) -> None:
         "rounds": ROUNDS,
         **result,
     }
-    target = Path(__file__).parent / "results" / "crops.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("crops", content)
 
 
 if __name__ == "__main__":

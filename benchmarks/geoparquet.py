@@ -29,6 +29,7 @@ from affine import Affine
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._results import save
 from geosweep.pipeline.collect import SceneDetections
 from geosweep.pipeline.rows import ROW_GROUP_ROWS, CropColumns, RowSchema, SceneRows
 from geosweep.pipeline.scene_reader import SceneHeader
@@ -236,8 +237,7 @@ def main(count: int = ROWS, times: int = ROUNDS) -> None:
         "median": middle,
         "ratio": ratio,
     }
-    target = Path(__file__).parent / "results" / "geoparquet.json"
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("geoparquet", content)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ SAHI is no dependency, since it brings another OpenCV: `.venv/bin/pip install --
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._results import save
 from geosweep.pipeline.detect import Found
 from geosweep.pipeline.merge import merge_core, merge_nms
 from geosweep.pipeline.windows import WindowGrid
@@ -234,7 +234,6 @@ def main(*sizes: int) -> None:
         )
     if sizes:
         return
-    target = Path(__file__).parent / "results" / "nms.json"
     content = {
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {"sahi": _sahi_version()}
@@ -242,7 +241,7 @@ def main(*sizes: int) -> None:
         "rows": rows,
         "growth": growth,
     }
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("nms", content)
 
 
 if __name__ == "__main__":

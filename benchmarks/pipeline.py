@@ -9,14 +9,10 @@ is not this process's, so its wall alone is given.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._mirrored import write_mirrored
+from benchmarks._results import save, setting
 from geosweep.catalog import open_storage
 from geosweep.pipeline import Job
 from geosweep.pipeline.driver import RayEngine
@@ -190,17 +187,13 @@ def main() -> None:
             cpu = (f"{row['cpu_s']:.2f}", f"{row['share_cpu']:.2f}") if "cpu_s" in row else ("", "")
             table.add_row(name, f"{row['wall_s']:.2f}", f"{row['share_wall']:.2f}", *cpu)
         console.print(table)
-    content = {
-        "machine": {"cores": os.cpu_count(), "processor": platform.processor()},
-        "versions": {name: version(name) for name in ("torch", "ray", "rasterio")},
+    content = setting("torch", "ray", "rasterio") | {
         "scenes": SCENES,
         "sides": {title: side for title, (side, _) in JOBS.items()},
         "rounds": ROUNDS,
         "jobs": results,
     }
-    target = Path(__file__).parent / "results" / "pipeline.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("pipeline", content)
 
 
 if __name__ == "__main__":

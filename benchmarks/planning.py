@@ -27,6 +27,7 @@ from pyproj import Transformer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._results import save
 from geosweep.catalog import Scene, SceneRecord, open_storage, to_item
 from geosweep.catalog.ledger import Ledger
 from geosweep.pipeline import Job
@@ -259,11 +260,9 @@ def main() -> None:
         f"{records['records']:,} records read in {records['cpu_s']:.1f} CPU-seconds, "
         f"{records['seconds']:.1f} s, {records['memory_mb']:.0f} MB"
     )
-    target = Path(__file__).parent / "results" / "planning.json"
-    target.parent.mkdir(exist_ok=True)
     versions = {"sqlite": sqlite3.sqlite_version, "pyarrow": pa.__version__}
     content = versions | {"plans": rows, "records": records}
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("planning", content)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,13 @@ measured on all windows, too, with geosweep/tree for a detector.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import tempfile
 import time
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._mirrored import write_mirrored
+from benchmarks._results import save, setting
 
 FULL = os.environ.get("BENCH_FULL") == "1"
 WIDTH, HEIGHT = (2299, 2472) if FULL else (780, 780)
@@ -201,19 +199,14 @@ def report(rounds: list[dict[str, Any]], memory: dict[str, dict[str, float]]) ->
     for name, row in memory.items():
         table.add_row(name, f"{row['small']:.0f}", f"{row['large']:.0f}")
     console.print(table)
-    packages = ("torch", "torchvision", "deepforest", "openvino")
-    content = {
-        "machine": {"cores": os.cpu_count(), "processor": platform.processor()},
-        "versions": {name: version(name) for name in packages},
+    content = setting("torch", "torchvision", "deepforest", "openvino") | {
         "pixels": [WIDTH, HEIGHT],
         "rounds": ROUNDS,
         "batch": BATCH,
         "time": rows,
         "memory_mb": {"windows": STOP, "sides": [[WIDTH, HEIGHT], [SIDE, SIDE]], "peaks": memory},
     }
-    target = Path(__file__).parent / "results" / "predict_tile.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("predict_tile", content)
 
 
 if __name__ == "__main__":

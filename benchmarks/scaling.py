@@ -30,6 +30,7 @@ from rich.table import Table
 
 from benchmarks._finish import end_of_run, rows_on_disk
 from benchmarks._meters import Steady, cpu_seconds
+from benchmarks._results import save
 from benchmarks._sleeper import UNIT_S
 from geosweep.catalog import open_storage
 from geosweep.pipeline import Job
@@ -263,9 +264,8 @@ def _room_for(cluster: Cluster, detectors: int) -> str | None:
 def _save(content: dict[str, Any], rows: list[Row], counts: list[int] | None) -> None:
     _compare(rows)
     name = "-".join(["scaling", *map(str, counts or ())])
-    target = Path(__file__).parent / "results" / f"{name}.json"
     everything = content | {"rows": [asdict(row) for row in rows]}
-    target.write_text(json.dumps(everything, indent=2) + "\n")
+    save(name, everything)
 
 
 def _compare(rows: list[Row]) -> None:

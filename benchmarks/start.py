@@ -23,6 +23,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._results import save
+
 CASES: dict[str, dict[str, Any]] = {
     "no torch": {"detector": "paint"},
     "tree": {"detector": {"model": "geosweep/tree"}},
@@ -114,8 +116,7 @@ def main() -> None:
         "rounds": ROUNDS,
         "rows": rows,
     }
-    target = Path(__file__).parent / "results" / "start.json"
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("start", content)
     for part, title in (("seconds", "seconds of wall time"), ("cpu", "CPU-seconds")):
         names = list(dict.fromkeys(name for row in rows.values() for name in row[part]))
         table = Table(title=f"until the first scene is committed: {title}")

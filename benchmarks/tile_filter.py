@@ -12,7 +12,6 @@ unseen: `reduce` and `stride` of 4 and 8 skipped 80 % of the windows and lost 2 
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import tempfile
@@ -25,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._results import save
 from benchmarks._sparse import BOX, sparse_scene, training_ground, write
 from geosweep.models import (
     TileVerdict,
@@ -150,9 +150,7 @@ def main() -> None:
             "predict_tile": compared(path, weights),
         }
     show(result)
-    target = Path(__file__).parent / "results" / "tile_filter.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=2) + "\n")
+    save("tile_filter", result)
 
 
 if __name__ == "__main__":

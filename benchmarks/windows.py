@@ -11,7 +11,6 @@ turns, A B A B …; a figure is the median of the ratios of a round.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from rio_tiler.io import Reader
 
+from benchmarks._results import save
 from geosweep.catalog import gdal_env
 from geosweep.models._annotations import deepforest_data
 from geosweep.pipeline.raster import RasterSource
@@ -220,8 +220,7 @@ def main(*, everything: bool = False) -> None:
         "disk": disk,
         "http": http,
     }
-    target = Path(__file__).parent / "results" / "windows.json"
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("windows", content)
 
 
 def _layout(row: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ median ratio of scenes per second.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -29,6 +28,7 @@ from rasterio.transform import from_origin
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._results import save
 from geosweep.catalog import Scene, open_storage
 from geosweep.catalog.collection import write_collection
 from geosweep.pipeline import Job
@@ -161,8 +161,7 @@ def main() -> None:
         "rounds": ROUNDS,
         "rows": [asdict(row) for row in results],
     }
-    target = Path(__file__).parent / "results" / "writing.json"
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    save("writing", content)
     Console().print(_table(results))
 
 

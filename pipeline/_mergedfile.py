@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..catalog._hilbert import hilbert_distances
 from ..catalog.errors import OutputError
-from .geofile import bounds_of, write_geoparquet
+from .geofile import EDGES, bounds_of, write_geoparquet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .datafiles import DataFile
 
 _GROUP_ROWS = 50_000
-_BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 def load_rows(files: Iterable[DataFile]) -> pa.Table | None:
@@ -97,7 +96,7 @@ def _middles(table: pa.Table) -> NDArray[np.float64]:
     if not table.num_rows:
         return np.zeros((0, 2))
     box = table["bbox"].combine_chunks()
-    edges = [box.field(name).to_numpy(zero_copy_only=False) for name in _BOX]
+    edges = [box.field(name).to_numpy(zero_copy_only=False) for name in EDGES]
     return np.column_stack([(edges[0] + edges[2]) / 2, (edges[1] + edges[3]) / 2])
 
 

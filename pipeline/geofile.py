@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-_BOX = ("xmin", "ymin", "xmax", "ymax")
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+"""Of a box, as its columns and the fields of `bbox` are called."""
 
 
 def write_geoparquet(
@@ -64,7 +65,7 @@ def bounds_of(table: pa.Table) -> list[float] | None:
         return None
     box = pc.struct_field  # type: ignore[attr-defined]
     ends = (pc.min, pc.min, pc.max, pc.max)  # type: ignore[attr-defined]
-    return [end(box(table["bbox"], n)).as_py() for end, n in zip(ends, _BOX, strict=True)]
+    return [end(box(table["bbox"], n)).as_py() for end, n in zip(ends, EDGES, strict=True)]
 
 
 def geo_metadata(bounds: Iterable[float] | None, crs: str | None) -> dict[bytes, bytes]:
@@ -73,7 +74,7 @@ def geo_metadata(bounds: Iterable[float] | None, crs: str | None) -> dict[bytes,
         "encoding": "WKB",
         "geometry_types": [] if bounds is None else _geometry_types(bounds, crs),
         "crs": None if crs is None else CRS.from_user_input(crs).to_json_dict(),
-        "covering": {"bbox": {c: ["bbox", c] for c in _BOX}},
+        "covering": {"bbox": {c: ["bbox", c] for c in EDGES}},
     }
     if bounds is not None:
         geometry["bbox"] = [float(value) for value in bounds]

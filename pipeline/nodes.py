@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 STORE_BYTES = 1 << 30
-"""Object store of a node that doesn't say."""
+"""Object store of the cluster that a run starts for itself, and of a node that doesn't say."""
 CPUS_A_READER = 2
 """On a node that only reads: a reader decodes with two threads."""
 
@@ -173,7 +173,7 @@ def still_wanted(job: Job, working: Iterable[Node], *, scenes: int | None) -> in
     asked = job.cluster.autoscale
     if asked is None:
         return 0
-    had = sum(node.gpus if asked.gpus is not None else node.cpus for node in working)
+    had = sum(node.gpus if asked.unit == "GPU" else node.cpus for node in working)
     missing = max(0, math.ceil(asked.number - had))
     return missing if scenes is None else min(missing, scenes)
 

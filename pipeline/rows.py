@@ -16,6 +16,7 @@ import shapely
 from ..catalog._hilbert import hilbert_distances
 from ._geo import box_areas_m2
 from ._outlines import fixed_width, outlines_of
+from .geofile import EDGES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .scene_reader import SceneHeader
 
 ROW_GROUP_ROWS = 100_000
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class RowSchema:
             crops.append(pa.field(f"{crop.name}_score", pa.float32()))
             if crop.scores:
                 crops.append(pa.field(f"{crop.name}_scores", pa.list_(pa.float32())))
-        corner = [pa.field(name, pa.float32()) for name in _EDGES]
+        corner = [pa.field(name, pa.float32()) for name in EDGES]
         bbox = pa.struct([pa.field(f.name, pa.float64()) for f in corner])
         return pa.schema(
             [
@@ -195,7 +195,7 @@ class SceneRows:
         }
         columns |= {
             "detection_id": fixed_width(pa.string(), b"".join(self._ids(which)), 24),
-            **{name: boxes[:, i] for i, name in enumerate(_EDGES)},
+            **{name: boxes[:, i] for i, name in enumerate(EDGES)},
             "label": pa.array(self._of_schema.labels, pa.string()).take(pa.array(labels)),
             "score": found.scores[which],
             "area_m2": pa.nulls(len(which), pa.float32()),

@@ -28,7 +28,7 @@ def sum_up(plan: ScenePlan, storage: Storage, settings: Settings, engine: str) -
     counts |= {"scenes": plan.count, "unfinished": plan.count}
     timings: dict[str, float] = {}
     failures: list[Failure] = []
-    planned = _membership(plan.ids)
+    planned = _membership(plan.ids())
 
     def add(item: dict[str, Any]) -> None:
         scene_id = str(item.get("id"))
@@ -66,15 +66,8 @@ def _add(
         failures.append(Failure(item["id"], properties.get("geosweep:error") or "unknown"))
 
 
-def _membership(ids: Callable[[], Iterable[str]]) -> Callable[[str], bool]:
-    """Whether a scene is among `ids`, which are put on disk when somebody asks."""
-    table: Scratch | None = None
-
-    def planned(scene_id: str) -> bool:
-        nonlocal table
-        if table is None:
-            table = Scratch("CREATE TABLE planned (id TEXT PRIMARY KEY) WITHOUT ROWID")
-            table.fill("INSERT INTO planned VALUES (?)", ((name,) for name in ids()))
-        return table.first("SELECT 1 FROM planned WHERE id = ?", (scene_id,)) is not None
-
-    return planned
+def _membership(ids: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a scene is among `ids`, which are put on disk."""
+    table = Scratch("CREATE TABLE planned (id TEXT PRIMARY KEY) WITHOUT ROWID")
+    table.fill("INSERT INTO planned VALUES (?)", ((name,) for name in ids))
+    return lambda name: table.first("SELECT 1 FROM planned WHERE id = ?", (name,)) is not None
