@@ -26,7 +26,7 @@ def write_mirrored(path: Path, width: int, height: int, **options: Any) -> Path:
     width, height
         Its size in pixels.
     options
-        For `rasterio.open`, for example a transform and a CRS.
+        For `rasterio.open`, for example a transform and a CRS, or another ``photometric`` than RGB.
     """
     # The tile's pixels are all that counts.
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -37,6 +37,7 @@ def write_mirrored(path: Path, width: int, height: int, **options: Any) -> Path:
         for have, want in zip(pixels.shape[1:], (height, width), strict=True)
     )
     layout = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "compress": "deflate"}
+    layout["photometric"] = "rgb"
     with rasterio.open(
         path,
         "w",
@@ -45,7 +46,6 @@ def write_mirrored(path: Path, width: int, height: int, **options: Any) -> Path:
         height=height,
         count=3,
         dtype="uint8",
-        photometric="rgb",
         **{**layout, **options},
     ) as target:
         for top in range(0, height, _BLOCK):

@@ -1,28 +1,35 @@
-"""The in-process engine: a plain loop over the stages."""
+"""The in-process engine: a plain loop over the stages, with a scene before and one behind in threads."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from ..catalog.errors import GeosweepError, ModelError, OutputError
+from ..catalog.errors import GeosweepError, ModelError, OutputError, RasterError
+from ._finishing import Finishing
 from ._stopwatch import Stopwatch
+from ._upcoming import OpenedScene, UpcomingScene, open_ahead
 from .activity import Activity
 from .classify import CropClassifier
+from .collect import SceneCollector
 from .commit import Committer, SceneOutcome
 from .failure import failed_counts
 from .jobs_models import load_models
 from .scene_crops import SceneCrops
-from .scene_reader import SceneReader, SceneTask
-from .sweep import sweep_scene
+from .scene_reader import SceneReader
+from .sweep import sweep_windows
 
 if TYPE_CHECKING:
     from ..catalog import Storage
     from .activity import OnActivity
+    from .scene_reader import SceneHeader, SceneTask
     from .settings import Settings
+    from .stream import StreamCounts
 
 log = logging.getLogger("geosweep")
 
@@ -65,51 +72,94 @@ class LocalEngine:
         return [self._finder.device]
 
     def sweep(self, tasks: Iterable[SceneTask]) -> Iterator[SceneOutcome]:
-        """Sweep and commit each scene; a scene that fails is recorded as such and passed by."""
-        for task in tasks:
-            yield self._sweep_one(task)
+        """Sweep and commit each scene; a scene that fails is recorded as such and passed by.
 
-    def _sweep_one(self, task: SceneTask) -> SceneOutcome:
-        job = self._settings.job
+        While the models look at one, the next is opened and the one before merged and committed.
+        """
+        with Finishing() as finishing, closing(open_ahead(tasks, self._open)) as scenes:
+            for scene in scenes:
+                with closing(self._look_at(scene)) as steps:
+                    for finish in steps:
+                        # Out here, so that what a commit raises is not put to the scene at hand.
+                        if finish is None:
+                            yield from finishing.outcomes()
+                        else:
+                            yield from finishing.begin(finish)
+            yield from finishing.outcomes(leaving=0)
+
+    def _open(self, task: SceneTask) -> OpenedScene:
         if task.scene.error is not None:
-            return self._committer.fail(task, task.scene.error)
-        opened: SceneReader | None = None
-        crops = SceneCrops.of(task, self._settings, self._crop_models)
+            raise RasterError(task.scene.error)
+        reader = SceneReader.open(task, self._settings)
+        return OpenedScene.begin(reader, self._settings.batch_size(self._finder.device))
+
+    def _look_at(self, scene: UpcomingScene) -> Generator[Callable[[], SceneOutcome] | None]:
+        """Take a scene through the models; yields None after each batch, and last how to finish it."""
+        task, settings = scene.task, self._settings
+        if task.scene.error is not None:  # there is nothing that could be counted
+            yield partial(self._committer.fail, task, task.scene.error)
+            return
+        header: SceneHeader | None = None
+        crops = SceneCrops.of(task, settings, self._crop_models)
         watch = Stopwatch()
         try:
             with watch.stage("open"):
-                opened = reader = SceneReader.open(task, self._settings)
-            detections = sweep_scene(
+                opened = scene.wait()
+            reader, header = opened.reader, opened.reader.header
+            collector = SceneCollector(header, settings.job.merge)
+            for done in sweep_windows(
                 reader,
+                opened.windows,
+                collector,
                 task.region,
-                self._settings,
+                settings,
                 self._finder,
                 self._classifiers,
                 crops,
-                watch=watch,
-                on_batch=self._note,
-            )
-            return self._committer.succeed(task, reader.header, detections, watch.seconds)
+                watch,
+            ):
+                self._note(done)
+                yield None
+            finish = partial(self._finish, task, header, collector, reader.counts, watch)
         except (OutputError, ModelError):
             # Not the scene's fault: the run can't go on.
             raise
-        except GeosweepError as error:
-            header = opened.header if opened is not None else None
-            return self._committer.fail(task, str(error), failed_counts(task, job, header))
         except Exception as error:  # one bad scene must not end a continent
-            log.debug("scene %s failed", task.scene.id, exc_info=True)
-            header = opened.header if opened is not None else None
-            reason = f"{type(error).__name__}: {error}"
-            return self._committer.fail(task, reason, failed_counts(task, job, header))
+            finish = partial(self._fail, task, header, error)
         finally:
             crops.close()
-            if opened is not None:
-                opened.close()
+            scene.close()
             halvings = self._finder.take_halvings()
             for classifier in self._classifiers.values():
                 halvings |= classifier.halving.take()
             if halvings:
                 self._note(Activity(halvings=halvings))
+        yield finish
+
+    def _finish(
+        self,
+        task: SceneTask,
+        header: SceneHeader,
+        collector: SceneCollector,
+        counts: StreamCounts,
+        watch: Stopwatch,
+    ) -> SceneOutcome:
+        try:
+            with watch.stage("merge"):
+                detections = collector.finish(counts, self._settings.crop_classes)
+            return self._committer.succeed(task, header, detections, watch.seconds)
+        except (OutputError, ModelError):
+            raise
+        except Exception as error:
+            return self._fail(task, header, error)
+
+    def _fail(self, task: SceneTask, header: SceneHeader | None, error: Exception) -> SceneOutcome:
+        reason = str(error)
+        if not isinstance(error, GeosweepError):
+            log.debug("scene %s failed", task.scene.id, exc_info=error)
+            reason = f"{type(error).__name__}: {error}"
+        counts = failed_counts(task, self._settings.job, header)
+        return self._committer.fail(task, reason, counts)
 
     def _note(self, batch: Activity) -> None:
         self._done += batch

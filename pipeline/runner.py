@@ -140,7 +140,7 @@ def run_plan(
     start
         When the run began, by `time.perf_counter`; now, if not given.
     check
-        Called before each scene; raises to end the run.
+        Called before each scene is begun and when one has ended; raises to end the run.
     ledger
         The output's records, where the caller has read them already.
 
@@ -176,6 +176,9 @@ def run_plan(
                 for outcome in opened.sweep(_checked(chain([first], todo), check)):
                     shown.on_scene(outcome)
                     done += 1
+                    # Here, too: a scene may have been begun long before this one ended.
+                    if check is not None:
+                        check()
                     # What the tile filter skips was read and looked at, too.
                     for end in ("processed", "skipped_filter"):
                         windows += outcome.counts.get(f"windows_{end}", 0)

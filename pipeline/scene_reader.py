@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -97,7 +97,7 @@ class SceneReader:
         source = open_scene(task.scene, settings, threads=threads)
         return cls(source, settings.job.windows, task.region)
 
-    def batches(self, batch_size: int) -> Iterator[WindowBatch]:
+    def batches(self, batch_size: int) -> Generator[WindowBatch]:
         """Stream the planned windows, at most `batch_size` at a time; `counts` is complete at the end."""
         stream = stream_windows(
             self._source,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +17,6 @@ from .collect import SceneCollector, SceneDetections, settle
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .activity import OnActivity
     from .classify import CropClassifier
     from .collect import Classified
     from .crop import CropNote
@@ -36,16 +37,37 @@ def sweep_scene(
     finder: Finder,
     classifiers: Mapping[str, CropClassifier],
     crops: SceneCrops,
-    *,
-    watch: Stopwatch | None = None,
-    on_batch: OnActivity | None = None,
 ) -> SceneDetections:
-    """Detect, classify and merge one scene.
+    """Detect, classify and merge one scene; parameters and errors as of `sweep_windows`."""
+    collector = SceneCollector(reader.header, settings.job.merge)
+    batches = reader.batches(settings.batch_size(finder.device))
+    with closing(batches):
+        for _ in sweep_windows(
+            reader, batches, collector, region, settings, finder, classifiers, crops
+        ):
+            pass
+    return collector.finish(reader.counts, settings.crop_classes)
+
+
+def sweep_windows(
+    reader: SceneReader,
+    batches: Iterator[WindowBatch],
+    collector: SceneCollector,
+    region: Region,
+    settings: Settings,
+    finder: Finder,
+    classifiers: Mapping[str, CropClassifier],
+    crops: SceneCrops,
+    watch: Stopwatch | None = None,
+) -> Iterator[Activity]:
+    """Detect in a scene's windows and classify their crops; yields what was done for each batch.
 
     Parameters
     ----------
-    reader
-        The opened scene.
+    reader, batches
+        The opened scene, and its windows.
+    collector
+        Where detections go.
     region
         Its limits.
     finder
@@ -56,8 +78,6 @@ def sweep_scene(
         Cuts their crops.
     watch
         Collects seconds for each stage.
-    on_batch
-        Called with what was done for each batch of windows.
 
     Raises
     ------
@@ -68,44 +88,32 @@ def sweep_scene(
     """
     clock = watch or Stopwatch()
     job, header = settings.job, reader.header
-    collector = SceneCollector(header, job.merge)
-    batches = reader.batches(settings.batch_size(finder.device))
     read = (0, 0)
-    try:
-        number = 0
-        while True:
-            with clock.stage("read"):
-                batch = next(batches, None)
-            if batch is None:
-                break
-            start = time.perf_counter()
-            selected = finder.find(batch, header, region, job.merge.windows, clock)
-            detect_seconds = time.perf_counter() - start
-            classified = {
-                spec.name: _classify(
-                    selected.found, batch, header, spec, classifiers[spec.name], crops, clock
-                )
-                for spec in job.crop_models
-            }
-            done = settle(selected, classified, settings.crop_classes)
-            collector.add(number, done)
-            if on_batch is not None:
-                read, before = reader.counts.bytes, read
-                on_batch(
-                    Activity(
-                        windows=len(batch.index),
-                        detections=len(done.found),
-                        crops=done.counts["crops"],
-                        decoded_bytes=read[0] - before[0],
-                        stored_bytes=read[1] - before[1],
-                        detect_seconds=detect_seconds,
-                    )
-                )
-            number += 1
-    finally:
-        batches.close()  # type: ignore[attr-defined]
-    with clock.stage("merge"):
-        return collector.finish(reader.counts, settings.crop_classes)
+    for number in count():
+        with clock.stage("read"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        start = time.perf_counter()
+        selected = finder.find(batch, header, region, job.merge.windows, clock)
+        detect_seconds = time.perf_counter() - start
+        classified = {
+            spec.name: _classify(
+                selected.found, batch, header, spec, classifiers[spec.name], crops, clock
+            )
+            for spec in job.crop_models
+        }
+        done = settle(selected, classified, settings.crop_classes)
+        collector.add(number, done)
+        read, before = reader.counts.bytes, read
+        yield Activity(
+            windows=len(batch.index),
+            detections=len(done.found),
+            crops=done.counts["crops"],
+            decoded_bytes=read[0] - before[0],
+            stored_bytes=read[1] - before[1],
+            detect_seconds=detect_seconds,
+        )
 
 
 def _classify(
