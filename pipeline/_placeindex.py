@@ -30,6 +30,7 @@ _LEAVES = "CREATE VIRTUAL TABLE leaf USING rtree(n, west, east, south, north, +n
 _NEAR = (
     "SELECT numbers, boxes FROM leaf WHERE west <= ? AND south <= ? AND east >= ? AND north >= ?"
 )
+_PLACE = "SELECT id, time, updated, grid, crs, wkb FROM place WHERE number = ?"
 
 
 class PlaceIndex:
@@ -78,8 +79,8 @@ class PlaceIndex:
             self._database.execute("INSERT INTO leaf VALUES (?,?,?,?,?,?,?)", row)
             self._leaves += 1
 
-    def near(self, box: tuple[float, float, float, float]) -> list[tuple[Any, ...]]:
-        """Rows of all scenes whose boxes touch a box (west, south, east, north), in order."""
+    def near(self, box: tuple[float, float, float, float]) -> list[int]:
+        """Numbers of all scenes whose boxes touch a box (west, south, east, north), in order."""
         west, south, east, north = box
         # The tree keeps 32 bits of a coordinate, rounded outwards: it may only find too many.
         leaves = self._database.execute(_NEAR, (east, north, west, south)).fetchall()
@@ -87,9 +88,11 @@ class PlaceIndex:
         boxes = np.frombuffer(b"".join(leaf[1] for leaf in leaves)).reshape(-1, 4)
         touched = (boxes[:, :2] <= (east, north)).all(axis=1)
         touched &= (boxes[:, 2:] >= (west, south)).all(axis=1)
-        query = "SELECT id, time, updated, grid, crs, wkb FROM place WHERE number = ?"
-        found = np.sort(numbers[touched]).tolist()
-        return [self._database.first(query, (number,)) for number in found]
+        return np.sort(numbers[touched]).tolist()
+
+    def row(self, number: int) -> tuple[Any, ...]:
+        """The fields of a scene's `Place`, but for the footprint."""
+        return self._database.first(_PLACE, (number,))
 
 
 def _tiled(boxes: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -93,6 +93,12 @@ class Place(NamedTuple):
         updated = [-ord(character) for character in self.updated or ""]
         return (math.inf if self.time is None else -self.time, [*updated, 1], self.id)
 
+    def outranks(self, other: Place) -> bool:
+        """Whether it ranks better than another."""
+        if self.time is not None and other.time is not None and self.time != other.time:
+            return self.time > other.time
+        return self.rank < other.rank
+
 
 def place_of(scene: Scene) -> Place | None:
     """Return a scene's place; None for one that can own nothing."""

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import compress, islice
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import shapely
@@ -41,9 +41,13 @@ log = logging.getLogger("geosweep")
 SAME_GROUND = 0.9
 """Share of the smaller of two undated scenes that the other covers, from which they are two views."""
 
-_SHRUNK = 1024
+_LATELY = 4096
+"""Places, and footprints without borders, that are kept in memory."""
 _TOGETHER = 256
 """Neighbours of scenes that are worked out together."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Crowd(NamedTuple):
@@ -74,6 +78,7 @@ class Ownership:
         self._overlap = overlap_pixels
         self._said_two_views = False
         self._shrunk: dict[Land, BaseGeometry] = {}
+        self._known: dict[int, Place] = {}
         self._places = PlaceIndex()
         planned = isinstance(scenes, PlanFile)
         for places in places_of_plan(scenes) if planned else places_of_scenes(scenes):
@@ -123,10 +128,10 @@ class Ownership:
         cores: list[BaseGeometry] = []
         wins: list[BaseGeometry | None] = []
         for own, others in crowds:
-            core, rank = next(inner), own.rank
+            core = next(inner)
             for other in others:
                 theirs = next(inner)
-                better = other.rank < rank
+                better = other.outranks(own)
                 wins.append(theirs if better else None)
                 claims.append(other.footprint if better else theirs)
                 cores.append(core)
@@ -141,17 +146,24 @@ class Ownership:
         none = (shapely.area(foreign) == 0).tolist()
         return [None if no else shape for shape, no in zip(foreign.tolist(), none, strict=True)]
 
-    def _near(self, own: Place) -> Iterator[Place]:
+    def _near(self, own: Place) -> list[Place]:
         """Scenes that touch a scene's footprint, in the order in which they were given."""
-        rows = [row for row in self._places.near(own.footprint.bounds) if row[0] != own.id]
-        if not rows:
-            return
+        numbers = self._places.near(own.footprint.bounds)
+        places = [place for place in self._at(numbers) if place.id != own.id]
+        if not places:
+            return places
         shapely.prepare(own.footprint)
-        footprints = shapely.from_wkb([row[-1] for row in rows])
-        touching = shapely.intersects(own.footprint, footprints).tolist()
-        for row, footprint, touches in zip(rows, footprints.tolist(), touching, strict=True):
-            if touches:
-                yield Place._make((*row, footprint))
+        touching = shapely.intersects(own.footprint, [place.footprint for place in places])
+        return list(compress(places, touching.tolist()))
+
+    def _at(self, numbers: list[int]) -> list[Place]:
+        """Scenes by their numbers. Those of a neighbourhood are asked for again and again."""
+        missing = [number for number in numbers if number not in self._known]
+        rows = [self._places.row(number) for number in missing]
+        footprints = shapely.from_wkb(np.array([row[-1] for row in rows], object)).tolist()
+        for number, row, footprint in zip(missing, rows, footprints, strict=True):
+            self._known[number] = Place._make((*row, footprint))
+        return _lately(self._known, numbers)
 
     def _two_views(self, a: Place, b: Place) -> bool:
         if a.time is not None or b.time is not None:
@@ -171,13 +183,21 @@ class Ownership:
 
     def _inner(self, places: Sequence[Place]) -> list[BaseGeometry]:
         """The footprints of scenes without their borders."""
+        lands = [place.land for place in places]
         known = self._shrunk
-        missing = {place.land: place for place in places if place.land not in known}
+        missing = {
+            land: place for land, place in zip(lands, places, strict=True) if land not in known
+        }
         inner = inner_footprints(list(missing.values()), self._overlap)
         known.update(zip(missing, inner, strict=True))
-        found = [known[place.land] for place in places]
-        for place in places:
-            known[place.land] = known.pop(place.land)  # the ones used last stand last
-        while len(known) > _SHRUNK:
-            del known[next(iter(known))]
-        return found
+        return _lately(known, lands)
+
+
+def _lately(known: dict[K, V], keys: Sequence[K]) -> list[V]:
+    """Return values that are all known, and forget those that were not asked for longest."""
+    found = [known[key] for key in keys]
+    for key in keys:
+        known[key] = known.pop(key)  # the ones used last stand last
+    while len(known) > _LATELY:
+        del known[next(iter(known))]
+    return found

@@ -12,13 +12,20 @@ from affine import Affine
 
 from ..catalog.lonlat import around
 from ._antimeridian import LONLAT, frame_longitude, unbroken, within_180
+from ._covering import covered_surely
 from ._geo import to_map, transformer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from .windows import WindowGrid
+
+_HAIR, _INWARDS = 0.01, 0.51
+_MARGIN = 5.1 * _INWARDS
+"""Pixels from an edge; no mitre reaches further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +80,7 @@ class Region:
             if self.aoi is not None:
                 outside = ~grid.touched(_to_pixels(self.aoi, ~level, crs, lon))
             if self.foreign is not None:
-                # A hair out: parts that meet on the map may leave cracks here. Then half a pixel in:
-                # curved lines between map and pixels are only followed so closely.
-                pixels = _to_pixels(self.foreign, ~level, crs, lon)
-                pixels = pixels.buffer(0.01, join_style="mitre").buffer(-0.51, join_style="mitre")
-                owned = grid.covered(pixels) & ~outside
+                owned = _owned(grid, self.foreign, ~level, crs, lon) & ~outside
         return WindowPlan(~(outside | owned), int(outside.sum()), int(owned.sum()))
 
     def contains(
@@ -114,6 +117,20 @@ class WindowPlan:
         return int(self.wanted.sum())
 
 
+def _owned(
+    grid: WindowGrid, foreign: BaseGeometry, to_pixels: Affine, crs: str, lon: float | None
+) -> NDArray[np.bool_]:
+    """(rows, columns) mask of the windows that others own whole; `lon` as for `_to_pixels`."""
+    owned, unsure = covered_surely(grid, *_conversion(foreign, to_pixels, crs, lon), _MARGIN)
+    if unsure.any():
+        # A hair out: parts that meet on the map may leave cracks here. Then half a pixel in: curved
+        # lines between map and pixels are only followed so closely.
+        pixels = _to_pixels(foreign, to_pixels, crs, lon)
+        pixels = pixels.buffer(_HAIR, join_style="mitre").buffer(-_INWARDS, join_style="mitre")
+        owned |= grid.covered(pixels, unsure)
+    return owned
+
+
 def _to_pixels(
     geometry: BaseGeometry, to_pixels: Affine, crs: str, lon: float | None
 ) -> BaseGeometry:
@@ -121,15 +138,23 @@ def _to_pixels(
 
     `lon` is the raster's `frame_longitude`.
     """
-    project = transformer(LONLAT, crs)
-    if lon is not None:
-        geometry, project = around(geometry, lon), unbroken(LONLAT, crs)
+    geometry, convert = _conversion(geometry, to_pixels, crs, lon)
     low_x, low_y, high_x, high_y = geometry.bounds
     step = max(high_x - low_x, high_y - low_y) / 64
     dense = shapely.segmentize(geometry, step) if step > 0 else geometry
+    return shapely.make_valid(shapely.transform(dense, convert))
+
+
+def _conversion(
+    geometry: BaseGeometry, to_pixels: Affine, crs: str, lon: float | None
+) -> tuple[BaseGeometry, Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
+    """A lon/lat geometry in one piece on the raster, and what takes its points to pixels."""
+    project = transformer(LONLAT, crs)
+    if lon is not None:
+        geometry, project = around(geometry, lon), unbroken(LONLAT, crs)
 
     def convert(points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = project.transform(points[:, 0], points[:, 1])
         return np.stack(to_map(to_pixels, np.asarray(x), np.asarray(y)), axis=1)
 
-    return shapely.make_valid(shapely.transform(dense, convert))
+    return geometry, convert

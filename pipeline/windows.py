@@ -56,8 +56,8 @@ class WindowGrid:
             height,
             size,
             shared,
-            _offsets(width, size, shared),
-            _offsets(height, size, shared),
+            offsets(width, size, shared),
+            offsets(height, size, shared),
         )
 
     @property
@@ -115,11 +115,16 @@ class WindowGrid:
         self._decide(mask, np.flatnonzero(~mask), region, shapely.intersects)
         return mask
 
-    def covered(self, region: BaseGeometry) -> NDArray[np.bool_]:
-        """(rows, columns) mask of the windows whose raster part lies wholly inside a region."""
+    def covered(
+        self, region: BaseGeometry, among: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.bool_]:
+        """(rows, columns) mask of the windows, or those `among` them, that lie inside a region.
+
+        What counts of a window is its part on the raster.
+        """
         shapely.prepare(region)
         # Nor do those whose centre doesn't.
-        mask = self._centres(region, shapely.contains_xy)
+        mask = self._centres(region, shapely.contains_xy) if among is None else among.copy()
         self._decide(mask, np.flatnonzero(mask), region, shapely.covers)
         return mask
 
@@ -145,7 +150,8 @@ class WindowGrid:
             mask.flat[some] = predicate(region, shapely.box(x0, y0, x1, y1))
 
 
-def _offsets(length: int, size: int, overlap: int) -> NDArray[np.int64]:
+def offsets(length: int, size: int, overlap: int) -> NDArray[np.int64]:
+    """Where windows begin along an axis of so many pixels."""
     last = max(length - size, 0)
-    offsets = np.arange(0, last + 1, max(size - overlap, 1), dtype=np.int64)
-    return offsets if offsets[-1] == last else np.append(offsets, last)
+    found = np.arange(0, last + 1, max(size - overlap, 1), dtype=np.int64)
+    return found if found[-1] == last else np.append(found, last)

@@ -28,7 +28,7 @@ def test_scenes_are_found_by_place(count, sorted_at_a_time, monkeypatch):
     index.pack()
     for box in [*boxes[:20], *boxes_at(rng, 50), (-180.0, -90.0, 180.0, 90.0)]:
         touched = (boxes[:, :2] <= box[2:]).all(axis=1) & (boxes[:, 2:] >= box[:2]).all(axis=1)
-        found = [row[0] for row in index.near(tuple(map(float, box)))]
+        found = [index.row(number)[0] for number in index.near(tuple(map(float, box)))]
         assert found == [f"s{number}" for number in numbers[touched]]
     index.close()
 
