@@ -69,16 +69,22 @@ def connect(address: str | None) -> Connection:
     try:
         ray.init(**options)
     except Exception as error:  # Ray raises a bare one where a node doesn't come up in time
-        reason = " ".join(str(error).split("\n", 2)[:2]).strip().rstrip(".")
         raise ClusterError(
-            f"The Ray cluster at {address or 'this machine'} can't be reached: {reason}; check the "
-            "address and that the cluster is up."
+            f"The Ray cluster at {address or 'this machine'} can't be reached: {_reason(error)}; check "
+            "the address and that the cluster is up."
         ) from error
     finally:
         # Ray puts its own in its place, which skips what a command says and how it ends.
         if callable(handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
     return Connection(opened=True, alone=address is None)
+
+
+def _reason(error: Exception) -> str:
+    """The first two lines of what Ray says; of a server's traceback, the last."""
+    lines = str(error).strip().splitlines()
+    told = [lines[0], lines[-1]] if any("Traceback" in line for line in lines) else lines[:2]
+    return " ".join(line.strip() for line in told).removesuffix(".")
 
 
 def check_address(address: str | None, where: str) -> None:

@@ -132,7 +132,7 @@ class LevelHeads(nn.Module):
         return {"classification": classification / count, "bbox_regression": regression / count}
 
 
-class _OwnScale(GeneralizedRCNNTransform):
+class OwnScale(GeneralizedRCNNTransform):
     """torchvision's normalisation and padding, of images at their own scale.
 
     torchvision's switch for that, `_skip_resize`, holds in training mode only: in eval mode it would
@@ -176,7 +176,7 @@ def build_singleshot(
         detections_per_img=config.detections_per_image,
         topk_candidates=config.candidates_per_level,
     )
-    network.transform = _OwnScale(0, 0, list(mean), list(std))
+    network.transform = OwnScale(0, 0, list(mean), list(std))
     return network
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.detection import RetinaNet
 
 from ..catalog.errors import ModelError
 from ._threads import cpu_threads, map_in_threads
+from ._together import Together, can_be_together
 from .backends.dense import fused_for_cpu
 from .protocol import Detections
 
@@ -80,6 +82,7 @@ class TorchDetector:
             self._autocast = None
         if self._autocast is not None:
             keep_boxes_exact(network)
+        self._together = _together(self.network, place)
         _log.info("%s runs on %s", self.name, describe_device(place, self._threads))
 
     def detect(
@@ -89,12 +92,18 @@ class TorchDetector:
         batch = as_batch(images, self._device)
         if self._device.type == "cpu":
             return map_in_threads(lambda image: self._forward([image])[0], batch, self._threads)
-        return self._forward(list(batch)) if len(batch) else []
+        if len(batch) == 0:
+            return []
+        if self._together is None:
+            return self._forward(list(batch))
+        with torch.inference_mode(), self._precision():
+            return self._together(batch)
 
     def with_thresholds(self, score: float | None, nms: float | None) -> TorchDetector:
         """Return a copy that shares the weights and has other thresholds (None keeps one)."""
         twin = copy.copy(self)
         twin.network = set_limits(self.network, score=score, nms=nms)
+        twin._together = _together(twin.network, self._device)
         return twin
 
     def _forward(self, images: list[torch.Tensor]) -> list[Detections]:
@@ -219,6 +228,14 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
                 module._modules[first] = fuse_conv_bn_eval(conv.eval(), norm.eval())
                 module._modules[second] = nn.Identity()
     return network
+
+
+def _together(network: nn.Module, place: torch.device) -> Together | None:
+    """What does a whole batch at once where that pays: on a GPU, for a network that it knows."""
+    if place.type == "cpu" or not can_be_together(network):
+        return None
+    assert isinstance(network, RetinaNet)
+    return Together(network)
 
 
 def _autocast_dtype(precision: str, place: torch.device) -> torch.dtype | None:

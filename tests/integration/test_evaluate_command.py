@@ -29,7 +29,7 @@ def output(tmp_path_factory):
 
 
 def command(*arguments):
-    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, ["evaluate", *map(str, arguments)])
 
 
 def test_read_output_follows_the_items(output):

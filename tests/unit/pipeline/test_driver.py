@@ -2,7 +2,7 @@
 
 import pytest
 
-from geosweep.actors.connection import check_address
+from geosweep.actors.connection import _reason, check_address
 from geosweep.catalog.errors import JobError
 
 
@@ -20,3 +20,20 @@ def test_addresses_of_dashboards_are_refused_with_the_remedy(address):
 @pytest.mark.parametrize("address", [None, "auto", "10.0.0.1:6379", "ray://head:10001"])
 def test_addresses_of_clusters_are_taken(address):
     check_address(address, "--address")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("ray client connection timeout", "ray client connection timeout"),
+        ("No node at 1.2.3.4.\nTry another.\nSee the docs.", "No node at 1.2.3.4. Try another"),
+        (
+            "Server failed:\nTraceback (most recent call last):\n  x()\nNoTokenError: no.\n",
+            "Server failed: NoTokenError: no",
+        ),
+        ("", ""),
+    ],
+    ids=["a line", "lines", "a traceback", "nothing"],
+)
+def test_what_ray_says_is_cut_to_its_point(said, told):
+    assert _reason(ConnectionError(said)) == told
