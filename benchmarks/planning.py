@@ -1,8 +1,9 @@
-"""Planning of 10⁴, 10⁵ and 10⁶ scenes, and taking up a run again that has 200,000 records.
+"""Planning of up to 10⁶ scenes with 10⁸ windows, and taking up a run again that has 200,000 records.
 
-Scenes lie on UTM grids as Sentinel-2's do, each overlapping its eight neighbours, but at a tenth of the
-size (10,980 px of 1 m every 10 km), since the Earth has not room for a million of the real ones. Each
-size is measured in a process of its own. Nothing is opened but the items: they say all.
+Scenes lie on UTM grids as Sentinel-2's do, each overlapping its eight neighbours, but of pixels of 1 m,
+since the Earth has not room for a million of the real ones: 10,980 px every 10 km, which makes 841
+windows, or 3,820 px every 3,480 m, which makes 100. Each size is measured in a process of its own.
+Nothing is opened but the items: they say all.
 """
 
 from __future__ import annotations
@@ -35,18 +36,25 @@ from geosweep.pipeline.frozen import settle_plan
 from geosweep.pipeline.planner import ScenePlan
 from geosweep.pipeline.windows import WindowGrid
 
-SIZES = (10_000, 100_000, 1_000_000)
+WIDE, NARROW = (10_980, 10_000), (3_820, 3_480)
+"""Pixels of a scene, and metres from one to the next."""
+PLANS = (
+    (10_000, WIDE, "latest"),
+    (100_000, WIDE, "latest"),
+    (1_000_000, NARROW, "latest"),
+    (1_000_000, NARROW, "none"),
+)
 RECORDS = 200_000
-SIDE, STEP_M, ACROSS, UP, FIRST_ZONE = 10_980, 10_000, 48, 500, 10
+ACROSS, UP, FIRST_ZONE = 48, 500, 10
 BATCH = 12_000  # tiles of a quarter of a zone
-SAMPLE = 2000
+SAMPLE = 6000
 
 
-def write_items(path: Path, count: int) -> None:
+def write_items(path: Path, count: int, layout: tuple[int, int]) -> None:
     """Write a stac-geoparquet file of items, some thousands in memory at a time."""
     writer = None
     for start in range(0, count, BATCH):
-        table = _items(np.arange(start, min(start + BATCH, count)))
+        table = _items(np.arange(start, min(start + BATCH, count)), *layout)
         if writer is None:
             writer = pq.ParquetWriter(path, table.schema, compression="zstd")
         writer.write_table(table)
@@ -54,13 +62,13 @@ def write_items(path: Path, count: int) -> None:
     writer.close()
 
 
-def _items(numbers: np.ndarray) -> pa.Table:
+def _items(numbers: np.ndarray, side: int, step: int) -> pa.Table:
     zone = FIRST_ZONE + numbers // (ACROSS * UP)
     assert (zone == zone[0]).all()
     code = f"EPSG:{32600 + zone[0]}"
     place = numbers % (ACROSS * UP)
-    x, y = 260_000.0 + place % ACROSS * STEP_M, 20_000.0 + place // ACROSS * STEP_M
-    corners = np.array([(0, 0), (SIDE, 0), (SIDE, -SIDE), (0, -SIDE), (0, 0)])
+    x, y = 260_000.0 + place % ACROSS * step, 20_000.0 + place // ACROSS * step
+    corners = np.array([(0, 0), (side, 0), (side, -side), (0, -side), (0, 0)])
     lon, lat = Transformer.from_crs(code, "EPSG:4326", always_xy=True).transform(
         (x[:, None] + corners[:, 0]).ravel(), (y[:, None] + corners[:, 1]).ravel()
     )
@@ -91,7 +99,7 @@ def _items(numbers: np.ndarray) -> pa.Table:
             "datetime": pa.array(taken, time_type),
             "updated": pa.array(taken + np.timedelta64(1, "D"), time_type),
             "proj:code": [code] * len(names),
-            "proj:shape": [[SIDE, SIDE]] * len(names),
+            "proj:shape": [[side, side]] * len(names),
             "proj:transform": [
                 [1.0, 0.0, left, 0.0, -1.0, top] for left, top in zip(x, y, strict=True)
             ],
@@ -101,42 +109,55 @@ def _items(numbers: np.ndarray) -> pa.Table:
     )
 
 
-def plan_scenes(folder: Path, count: int) -> dict[str, Any]:
-    """Freeze a plan of so many scenes and take the first tasks."""
-    write_items(folder / "items.parquet", count)
+def plan_scenes(folder: Path, count: int, layout: tuple[int, int], scenes: str) -> dict[str, Any]:
+    """Freeze a plan of so many scenes and take the first tasks; `scenes` is `merge.scenes`."""
+    write_items(folder / "items.parquet", count, layout)
     job = Job.from_dict(
         {
             "source": {"stac": str(folder / "items.parquet"), "asset": "visual"},
+            "merge": {"scenes": scenes},
             "output": {"path": str(folder / "out")},
         }
     )
-    _warm_up(folder, job)
+    _warm_up(folder, job, layout)
     before = _reset_peak_mb()
     start, cpu = time.perf_counter(), time.process_time()
     file = settle_plan(job, open_storage(job.output.path))
-    frozen = time.process_time()
+    frozen = time.process_time() - cpu
     plan = ScenePlan(job, file)
     tasks = plan.tasks()
     first = next(tasks)
-    ready, waited = time.process_time(), time.perf_counter() - start
-    windows = sum(_windows(task) for task in islice(tasks, min(SAMPLE, count - 1)))
-    done = time.process_time()
-    assert first.region.foreign is not None
+    ready, waited = time.process_time() - cpu, time.perf_counter() - start
+    windows = taken = 0
+    of_limits, of_windows = 0.0, 0.0
+    last = time.process_time()
+    for task in islice(tasks, min(SAMPLE, count - 1)):
+        given = time.process_time()
+        windows += _windows(task)
+        done = time.process_time()
+        of_limits, of_windows, last = of_limits + given - last, of_windows + done - given, done
+        taken += 1
+    assert (first.region.foreign is None) == (scenes == "none")
+    a_scene = (of_limits + of_windows) / taken
     return {
         "scenes": count,
-        "frozen_cpu_s": frozen - cpu,
-        "first_task_cpu_s": ready - cpu,
+        "windows_of_a_scene": windows // taken,
+        "merge.scenes": scenes,
+        "frozen_cpu_s": frozen,
+        "first_task_cpu_s": ready,
         "first_task_s": waited,
-        "tasks_per_cpu_s": SAMPLE / (done - ready),
-        "windows_per_cpu_s": windows / (done - ready),
+        "limits_cpu_us": of_limits / taken * 1e6,
+        "windows_cpu_us": of_windows / taken * 1e6,
+        "windows_per_cpu_s": windows / taken / a_scene,
+        "all_windows_per_cpu_s": count * windows / taken / (ready + count * a_scene),
         "memory_mb": _peak_mb() - before,
         "plan_mb": (folder / "out" / "plan.parquet").stat().st_size / 1e6,
     }
 
 
-def _warm_up(folder: Path, job: Job) -> None:
+def _warm_up(folder: Path, job: Job, layout: tuple[int, int]) -> None:
     """Have everything imported, so that what is measured is scenes."""
-    write_items(folder / "few.parquet", 100)
+    write_items(folder / "few.parquet", 100, layout)
     few = job.model_copy(
         update={"source": job.source.model_copy(update={"stac": str(folder / "few.parquet")})}
     )
@@ -188,7 +209,7 @@ def _records(count: int) -> Iterator[tuple[str, str]]:
         footprint=shapely.segmentize(shapely.box(-110.1, 44, -110, 44.1), 0.02),
         crs="EPSG:32612",
         transform=(1.0, 0.0, 5e5, 0.0, -1.0, 5e6),
-        shape=(SIDE, SIDE),
+        shape=(WIDE[0], WIDE[0]),
     )
     record = SceneRecord(
         scene=scene,
@@ -227,34 +248,40 @@ def _status(name: str) -> float:
     raise RuntimeError(f"no {name} in /proc/self/status")
 
 
-def _measured(work: str, count: int) -> dict[str, Any]:
+def _measured(work: str, *arguments: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="geosweep-planning-") as folder:
-        return globals()[work](Path(folder), count)
+        return globals()[work](Path(folder), *arguments)
 
 
 def main() -> None:
     # A process for each, so that no figure holds what another one left in memory.
     context = multiprocessing.get_context("spawn")
     rows = []
-    for count in SIZES:
+    for arguments in PLANS:
         with context.Pool(1) as pool:
-            rows.append(pool.apply(_measured, ("plan_scenes", count)))
+            rows.append(pool.apply(_measured, ("plan_scenes", *arguments)))
     with context.Pool(1) as pool:
         records = pool.apply(_measured, ("read_records", RECORDS))
-    table = Table(title="planning; CPU-seconds of one core, but for the wait")
-    for column in ("scenes", "frozen", "first task", "wait s", "tasks/s", "windows/s", "MB"):
+    table = Table(title="planning; CPU time of one core, but for the wait")
+    for column in ("scenes", "windows", "merge", "frozen s", "first task s", "wait s"):
+        table.add_column(column, justify="right")
+    for column in ("limits µs", "windows µs", "windows/s", "with the plan", "MB"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
             f"{row['scenes']:,}",
+            f"{row['windows_of_a_scene']}",
+            row["merge.scenes"],
             f"{row['frozen_cpu_s']:.1f}",
             f"{row['first_task_cpu_s']:.1f}",
             f"{row['first_task_s']:.1f}",
-            f"{row['tasks_per_cpu_s']:.0f}",
+            f"{row['limits_cpu_us']:.0f}",
+            f"{row['windows_cpu_us']:.0f}",
             f"{row['windows_per_cpu_s']:,.0f}",
+            f"{row['all_windows_per_cpu_s']:,.0f}",
             f"{row['memory_mb']:.0f}",
         )
-    console = Console()
+    console = Console(width=110)
     console.print(table)
     console.print(
         f"{records['records']:,} records read in {records['cpu_s']:.1f} CPU-seconds, "

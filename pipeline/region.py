@@ -74,7 +74,7 @@ class Region:
         """
         outside = np.zeros(grid.shape, bool)
         owned = np.zeros(grid.shape, bool)
-        if transform is not None and crs is not None:
+        if transform is not None and crs is not None and not self.unlimited:
             level = transform @ Affine.scale(*scale)
             lon = frame_longitude(level, (grid.width, grid.height), crs)
             if self.aoi is not None:
