@@ -110,6 +110,19 @@ class Finder:
             found = detect_in(self.detector, views, self._detecting)
             return select(found, index, header, region, mode, verdicts)
 
+    def look_at(self, images: NDArray[np.uint8]) -> None:
+        """Take (B, 3, H, W) windows through the models and forget what they found, to see how long it
+        takes.
+
+        Raises
+        ------
+        DeviceMemoryError
+            As `find` does.
+        """
+        if self.tile_filter is not None:
+            self._judge(images)
+        self._detecting.run(self.detector.detect, images)
+
     def _judge(self, images: NDArray[np.uint8]) -> NDArray[np.int8]:
         tile_filter = self.tile_filter
         assert tile_filter is not None and self._filtering is not None

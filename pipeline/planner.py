@@ -87,8 +87,8 @@ class PlanSummary:
     pixels, bytes
         Decoded pixels of the bands that would be read, and their bytes.
     seconds_per_window
-        Measured here, on one window of this detector; None if not measured. A tile filter is counted
-        as if it skipped nothing: what it will skip isn't known before the pixels are.
+        Measured here, on a batch of this detector; None if not measured. A tile filter is counted as
+        if it skipped nothing: what it will skip isn't known before the pixels are.
     hours
         Windows to read times that, on one detector.
     cost
@@ -130,7 +130,7 @@ def plan(
     limit
         First so many scenes.
     measure
-        Load the detector and time one window, to estimate hours.
+        Load the detector and time a batch, to estimate hours.
     detectors
         Detectors that would work at a time.
     price_per_hour
@@ -210,19 +210,20 @@ def _covered_pixels(
 
 
 def _seconds_per_window(job: Job) -> float:
+    from ..models import available_cores
     from .jobs_models import load_finder_for
     from .settings import Settings
 
-    finder = load_finder_for(Settings.resolve(job))
+    settings = Settings.resolve(job)
+    finder = load_finder_for(settings)
+    # A batch as a run has it; on a CPU each core takes a window of it, and more would only take longer.
+    number = settings.batch_size(finder.device)
+    if finder.device == "cpu":
+        number = min(number, available_cores())
     side = job.windows.size
-    window = np.random.default_rng(0).integers(0, 255, (1, 3, side, side), dtype=np.uint8)
-
-    def look() -> None:
-        if finder.tile_filter is not None:
-            finder.tile_filter.scores(window)
-        finder.detector.detect(window)
-
-    look()
+    rng = np.random.default_rng(0)
+    windows = rng.integers(0, 255, (number, 3, side, side), dtype=np.uint8)
+    finder.look_at(windows)
     start = time.perf_counter()
-    look()
-    return time.perf_counter() - start
+    finder.look_at(windows)
+    return (time.perf_counter() - start) / number

@@ -60,3 +60,8 @@ def out_of_memory() -> Exception:
 def three() -> HungryDetector:
     """With room for three windows."""
     return HungryDetector(3)
+
+
+def none() -> HungryDetector:
+    """With room for nothing."""
+    return HungryDetector(0)

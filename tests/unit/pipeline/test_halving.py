@@ -8,7 +8,7 @@ import torch
 
 from geosweep.catalog.errors import DeviceMemoryError, ModelError
 from geosweep.models import CropModel
-from geosweep.pipeline import predict_tile, run
+from geosweep.pipeline import plan, predict_tile, run
 from geosweep.pipeline.halving import Halving, Halvings, add_halvings, out_of_memory
 from tests.cropmodels import tiny
 from tests.detectors import PaintDetector
@@ -16,6 +16,7 @@ from tests.hungry import HungryDetector, HungryFilter
 from tests.scenes import assert_sums, job_over, painted_scene
 
 ROOM = 3
+THREE = "tests.hungry:three"
 
 
 def halving():
@@ -141,14 +142,21 @@ def test_predict_tile_goes_on_with_all_three_kinds_of_models(tmp_path):
         predict_tile(raster, detector=HungryDetector(0), batch_size=8)
 
 
+def test_an_estimate_says_it_too(tmp_path):
+    job = job_over([painted_scene(tmp_path, 0)], tmp_path, detector={"model": "tests.hungry:none"})
+    with pytest.raises(DeviceMemoryError, match="tests/hungry ran out of memory even with one"):
+        plan(job)
+    job = job.model_copy(update={"detector": job.detector.model_copy(update={"model": THREE})})
+    summary = plan(job)
+    assert summary.seconds_per_window is not None and summary.seconds_per_window > 0
+
+
 def test_a_run_says_it_in_its_report(tmp_path):
     raster = painted_scene(tmp_path, 1)
     job = job_over([raster], tmp_path / "out", detector="paint")
     plain = run(job, engine="local", progress=False)
     assert plain.report()["halvings"] == {}
-    job = job_over(
-        [raster], tmp_path / "hungry", detector={"model": "tests.hungry:three", "batch_size": 8}
-    )
+    job = job_over([raster], tmp_path / "hungry", detector={"model": THREE, "batch_size": 8})
     result = run(job, engine="local", progress=False)
     assert result.halvings == {"detector tests/hungry": Halvings(2, 2)}
     assert result.report()["halvings"] == {"detector tests/hungry": {"times": 2, "batch_size": 2}}
