@@ -89,9 +89,11 @@ class TorchDetector:
         self, images: NDArray[np.uint8] | NDArray[np.float32] | torch.Tensor
     ) -> list[Detections]:
         """Detect objects in a batch (see `Detector.detect`)."""
-        batch = as_batch(images, self._device)
         if self._device.type == "cpu":
-            return map_in_threads(lambda image: self._forward([image])[0], batch, self._threads)
+            # Each thread turns its own image into numbers, which stay in its cache.
+            batch = _checked_batch(images)
+            return map_in_threads(self._on_cpu, batch, self._threads)
+        batch = as_batch(images, self._device)
         if len(batch) == 0:
             return []
         if self._together is None:
@@ -105,6 +107,9 @@ class TorchDetector:
         twin.network = set_limits(self.network, score=score, nms=nms)
         twin._together = _together(twin.network, self._device)
         return twin
+
+    def _on_cpu(self, image: torch.Tensor) -> Detections:
+        return self._forward([_as_numbers(image, self._device)])[0]
 
     def _forward(self, images: list[torch.Tensor]) -> list[Detections]:
         with torch.inference_mode(), self._precision():
@@ -159,19 +164,27 @@ def as_batch(images: Any, place: torch.device) -> torch.Tensor:
     ModelError
         For other shapes and dtypes.
     """
+    return _as_numbers(_checked_batch(images), place)
+
+
+def _checked_batch(images: Any) -> torch.Tensor:
     batch = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.asarray(images))
     if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape[2:]:
         raise ModelError(
             f"images have shape {tuple(batch.shape)}, expected (B, 3, H, W); choose three bands."
         )
-    if batch.dtype == torch.uint8:
-        return batch.to(place).float() / 255
-    if batch.is_floating_point():
-        return batch.to(place, torch.float32)
-    raise ModelError(
-        f"images have dtype {batch.dtype}, expected uint8 in 0–255 or float in 0–1; "
-        "rescale them first (`rescale` in the job file)."
-    )
+    if batch.dtype != torch.uint8 and not batch.is_floating_point():
+        raise ModelError(
+            f"images have dtype {batch.dtype}, expected uint8 in 0–255 or float in 0–1; "
+            "rescale them first (`rescale` in the job file)."
+        )
+    return batch
+
+
+def _as_numbers(pixels: torch.Tensor, place: torch.device) -> torch.Tensor:
+    if pixels.dtype == torch.uint8:
+        return pixels.to(place).float().div_(255)
+    return pixels.to(place, torch.float32)
 
 
 def keep_boxes_exact(network: nn.Module) -> None:

@@ -22,7 +22,7 @@ from .failure import failed_counts
 from .jobs_models import load_models
 from .scene_crops import SceneCrops
 from .scene_reader import SceneReader
-from .sweep import sweep_windows
+from .sweep import batch_for, sweep_windows
 
 if TYPE_CHECKING:
     from ..catalog import Storage
@@ -56,6 +56,7 @@ class LocalEngine:
         self._committer = Committer(storage, settings)
         self._on_activity = on_activity
         self._finder, self._crop_models = load_models(settings)
+        self._batch_size = batch_for(self._finder, settings)
         self._classifiers = {n: CropClassifier(m, n) for n, m in self._crop_models.items()}
         self._done = Activity()
         self._start = time.perf_counter()
@@ -91,7 +92,7 @@ class LocalEngine:
         if task.scene.error is not None:
             raise RasterError(task.scene.error)
         reader = SceneReader.open(task, self._settings)
-        return OpenedScene.begin(reader, self._settings.batch_size(self._finder.device))
+        return OpenedScene.begin(reader, self._batch_size)
 
     def _look_at(self, scene: UpcomingScene) -> Generator[Callable[[], SceneOutcome] | None]:
         """Take a scene through the models; yields None after each batch, and last how to finish it."""

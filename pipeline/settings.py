@@ -159,12 +159,12 @@ class Settings:
         """Number of classes of each crop model."""
         return {crop.name: len(crop.labels) for crop in self.schema.crops}
 
-    def batch_size(self, device: str) -> int:
-        """Windows in a batch: the job's, or what suits the device."""
+    def batch_size(self, device: str, cores: int = 1) -> int:
+        """Windows in a batch: the job's, or what suits the device; on a CPU none of its cores is idle."""
         chosen = self.job.detector.batch_size
         if isinstance(chosen, int):
             return chosen
-        return CPU_BATCH if device == "cpu" else GPU_BATCH
+        return max(CPU_BATCH, 2 * cores) if device == "cpu" else GPU_BATCH
 
     def scene_version(self, task: SceneTask) -> str:
         """Hash of all that decides this scene's rows (16 hex digits): the raster's own version, the

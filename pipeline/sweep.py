@@ -40,13 +40,20 @@ def sweep_scene(
 ) -> SceneDetections:
     """Detect, classify and merge one scene; parameters and errors as of `sweep_windows`."""
     collector = SceneCollector(reader.header, settings.job.merge)
-    batches = reader.batches(settings.batch_size(finder.device))
+    batches = reader.batches(batch_for(finder, settings))
     with closing(batches):
         for _ in sweep_windows(
             reader, batches, collector, region, settings, finder, classifiers, crops
         ):
             pass
     return collector.finish(reader.counts, settings.crop_classes)
+
+
+def batch_for(finder: Finder, settings: Settings) -> int:
+    """Windows in a batch for a detector that has all of this process's cores."""
+    from ..models import available_cores
+
+    return settings.batch_size(finder.device, available_cores())
 
 
 def sweep_windows(

@@ -66,8 +66,13 @@ def test_batches_suit_the_device_unless_the_job_says():
     face = ModelFace("m", "1", ("a",))
     settings = Settings.build(job(), face, {})
     assert (settings.batch_size("cpu"), settings.batch_size("cuda:0")) == (CPU_BATCH, GPU_BATCH)
+    assert settings.batch_size("cpu", cores=2) == CPU_BATCH
+    assert (
+        settings.batch_size("cpu", cores=64) == 128
+    )  # a window for each thread, and one that waits
+    assert settings.batch_size("cuda:0", cores=64) == GPU_BATCH
     asked = Settings.build(job(detector={"batch_size": 5}), face, {})
-    assert (asked.batch_size("cpu"), asked.batch_size("cuda:0")) == (5, 5)
+    assert (asked.batch_size("cpu", cores=64), asked.batch_size("cuda:0")) == (5, 5)
 
 
 def test_a_scenes_version_changes_with_its_pixels_its_limits_and_the_job():
