@@ -275,8 +275,11 @@ def _unfinished(
     with nullcontext(ledger) if ledger is not None else Ledger.read(storage) as records:
         log.info("%d scenes in the plan, %d on record", plan.count, len(records))
         for task in plan.tasks():
-            version = settings.scene_version(task)
-            if finished(records.get(task.scene.id), version, retry_failed=retry_failed):
+            record = records.get(task.scene.id)
+            # Hashing what decides a scene's rows takes longer than finding that it has no record.
+            if record is not None and finished(
+                record, settings.scene_version(task), retry_failed=retry_failed
+            ):
                 shown.on_standing()
             else:
                 yield task
