@@ -1,54 +1,78 @@
-"""Run an iterator ahead of its consumer, in one thread with a bounded queue."""
+"""Do tasks ahead of whoever wants their results, in threads of their own, and in order."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_END = object()
+R = TypeVar("R")
+_END: Any = object()
 
 
-def read_ahead(make: Callable[[], Iterator[T]], depth: int = 2) -> Iterator[T]:
-    """Yield what `make()` yields, computed up to `depth` items ahead in a thread of its own.
+def read_ahead(
+    readers: Sequence[Callable[[T], R]], tasks: Sequence[T], ahead: int
+) -> Generator[R, None, None]:
+    """Yield the result of each task in the order of the tasks, whoever was the first to finish.
 
-    An exception in the thread is raised here, after the items before it. Closing the generator
-    stops the thread at its next item and waits for it, so that whatever it holds is released.
+    An error is raised here, after the results of the tasks before it; no more are begun then. Closing
+    the generator lets every thread finish the task that it is at, and waits for it, so that what it
+    holds is released.
+
+    Parameters
+    ----------
+    readers
+        Do a task. Each has a thread of its own and takes the next task whenever it has done one.
+    tasks
+        What is to be done, in order.
+    ahead
+        Most tasks that are being done, or done and not yet asked for.
     """
-    items: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
+    room = threading.Semaphore(ahead)
+    lock = threading.Lock()
+    taken: queue.SimpleQueue[Future[R]] = queue.SimpleQueue()
+    left = iter(tasks)
+    stopped = False
 
-    def offer(item: tuple[Any, BaseException | None]) -> bool:
-        while not stopped.is_set():
+    def take() -> tuple[T, Future[R]]:
+        """The next task, and a promise of its result that stands in line for the consumer."""
+        with lock:
+            promise: Future[R] = Future()
+            taken.put(promise)
+            return _END if stopped else next(left, _END), promise
+
+    def work(read: Callable[[T], R]) -> None:
+        nonlocal stopped
+        while True:
+            room.acquire()
+            task, promise = take()
+            if task is _END:
+                promise.set_result(_END)
+                return
             try:
-                items.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
+                promise.set_result(read(task))
+            except BaseException as error:  # handed to the consumer, who comes no further
+                stopped = True
+                promise.set_exception(error)
 
-    def work() -> None:
-        try:
-            for item in make():
-                if not offer((item, None)):
-                    return
-        except BaseException as error:  # handed to the consumer, who decides
-            offer((_END, error))
-        else:
-            offer((_END, None))
-
-    thread = threading.Thread(target=work, name="geosweep-read-ahead", daemon=True)
-    thread.start()
+    threads = [
+        threading.Thread(target=work, args=(read,), name="geosweep-read-ahead", daemon=True)
+        for read in readers
+    ]
+    for thread in threads:
+        thread.start()
     try:
         while True:
-            item, error = items.get()
-            if error is not None:
-                raise error
-            if item is _END:
+            result = taken.get().result()
+            if result is _END:
                 return
-            yield item
+            room.release()
+            yield result
     finally:
-        stopped.set()
-        thread.join()
+        stopped = True
+        room.release(len(threads))
+        for thread in threads:
+            thread.join()

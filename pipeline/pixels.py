@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,6 +69,8 @@ class PixelSource(Protocol):
     """The channels of those crop models that want others than the first three."""
     pixel_bytes: float
     """Bytes that are decoded for a pixel of the level."""
+    lanes: int
+    """Most rectangles that `read_each` decodes at a time."""
 
     @property
     def decoded_bytes(self) -> int:
@@ -82,6 +84,10 @@ class PixelSource(Protocol):
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
         """Decode a rectangle of the level."""
+        ...
+
+    def read_each(self, rectangles: Sequence[Rectangle], ahead: int) -> Generator[Strip]:
+        """Decode rectangles in order, `ahead` of them at most before they are asked for."""
         ...
 
     def close(self) -> None:
@@ -121,6 +127,7 @@ class ArraySource:
         self.full_size = (self.width, self.height)
         self.dtype = self._array.dtype
         self.pixel_bytes: float = self.count
+        self.lanes = 1
         self.decoded_bytes = self.stored_bytes = 0
         self.block: tuple[int, int] = (256, self.width)
         self.transform: Affine | None = None
@@ -132,6 +139,11 @@ class ArraySource:
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
         """Give a view of a rectangle."""
         return Strip((x0, y0, x1, y1), self._array[:, y0:y1, x0:x1])
+
+    def read_each(self, rectangles: Sequence[Rectangle], ahead: int) -> Generator[Strip]:
+        """Give views of rectangles; there is nothing to do ahead."""
+        for bounds in rectangles:
+            yield self.read(*bounds)
 
     def close(self) -> None:
         """Nothing to release."""

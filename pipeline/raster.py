@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import PurePosixPath
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
 
 from ..catalog.errors import RasterError
-from ..catalog.gdal import gdal_env
-from ..catalog.hrefs import gdal_path, public_href, scrub
-from ..catalog.signing import is_signed, signed_href
-from ._complaints import Complaints
+from ..catalog.hrefs import is_remote
+from ._ahead import read_ahead
 from ._geo import ground_sample_distance
+from ._rasterfile import RasterFile
 from .bands import BandSelection, lay_out_bands
-from .pixels import Rectangle, Strip, overlap
+from .pixels import Rectangle, Strip
+from .stream import MAX_BAND_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from rasterio.windows import Window
 
     from ..catalog import Access
+
+LANES = 4
+"""Handles that read a remote raster at the same time. Two hide most of the waiting at 30 ms a request,
+four at 150 ms; each costs the memory of a band."""
 
 
 class RasterSource:
@@ -64,64 +64,36 @@ class RasterSource:
         sign: str | None = None,
     ) -> None:
         self.href = href
-        self._name = public_href(href)
-        self._env = gdal_env(href, access)
-        self._sign = sign
         self._selection = selection or BandSelection()
-        # The option is GTiff's own; other drivers would warn about it.
-        tiff = PurePosixPath(href.partition("?")[0]).suffix.lower() in {".tif", ".tiff"}
-        self._options: dict[str, Any] = (
-            {"NUM_THREADS": str(threads)} if tiff and threads > 1 else {}
-        )
-        # GDAL complains once about a corrupt block, and gives its wrong pixels from its cache later on.
-        self._damaged: set[Rectangle] = set()
-        self.decoded_bytes = self.stored_bytes = 0
-        self._level: int | None = None
-        self._dataset = self._open()
+        self._file = RasterFile(href, threads=threads, access=access, sign=sign)
+        self._twins: dict[int, RasterFile] = {}
         try:
             self._describe(resolution)
         except BaseException:
-            self._dataset.close()
+            self._file.close()
             raise
-
-    def _open(self, **options: Any) -> rasterio.DatasetReader:
-        """Open the level; where its URL is signed, once more with a fresh signature if need be."""
-        try:
-            return self._open_signed(anew=False, **options)
-        except RasterError:
-            if not is_signed(self.href, self._sign):
-                raise
-        # rasterio does not tell a 403 from other failures, so any may mean that a signature expired.
-        return self._open_signed(anew=True, **options)
-
-    def _open_signed(self, *, anew: bool, **options: Any) -> rasterio.DatasetReader:
-        if self._level is not None:
-            options["overview_level"] = self._level
-        path = gdal_path(signed_href(self.href, self._sign, anew=anew))
-        try:
-            with rasterio.Env(**self._env), warnings.catch_warnings():
-                # Missing georeferencing is no surprise here, and where it matters it is an error.
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                return rasterio.open(path, **self._options, **options)
-        except (RasterioError, OSError) as error:
-            # Without its cause, whose text has the signed URL.
-            raise RasterError(f"{self._name} can't be opened: {_reason(error)}.") from None
+        # Handles whose decoders aren't shared would be so many threads more. And what decodes as one
+        # would be fetched and decoded by each of them; GDAL shows a strip that is large as rows.
+        several = is_remote(href) and self._file.shares_threads
+        self.lanes = LANES if several and 1 < self.block[0] <= MAX_BAND_ROWS else 1
 
     def _describe(self, resolution: float | None) -> None:
-        dataset = self._dataset
+        dataset = self._file.dataset
         if dataset.count == 0:
-            raise RasterError(f"{self._name} has no bands; name one of its subdatasets instead.")
+            raise RasterError(
+                f"{self._file.name} has no bands; name one of its subdatasets instead."
+            )
         self.full_size = (dataset.width, dataset.height)
         located = dataset.transform != rasterio.Affine.identity() or dataset.crs is not None
         self.transform = dataset.transform if located else None
         self.crs = _crs_text(dataset.crs)
-        self._layout = lay_out_bands(dataset, self._name, self._selection)
+        self._layout = lay_out_bands(dataset, self._file.name, self._selection)
         self._indexes = self._layout.indexes
         self.crop_channels: Mapping[str, tuple[int, ...]] = self._layout.crops
-        self._level = self._choose_overview(dataset, resolution)
-        if self._level is not None:
-            dataset.close()
-            self._dataset = dataset = self._open()
+        level = self._choose_overview(dataset, resolution)
+        if level is not None:
+            self._file.use_overview(level)
+            dataset = self._file.dataset
         self.width, self.height = dataset.width, dataset.height
         self.count = len(self._indexes)
         rescaled = self._layout.ranges[0] is not None
@@ -143,7 +115,7 @@ class RasterSource:
             return None
         if self.transform is None:
             raise RasterError(
-                f"{self._name} has no georeferencing, so windows.resolution can't be reached; "
+                f"{self._file.name} has no georeferencing, so windows.resolution can't be reached; "
                 "leave it out."
             )
         native = ground_sample_distance(self.transform, self.full_size, self.crs)
@@ -161,62 +133,53 @@ class RasterSource:
             If the file is cut short or the server fails after GDAL's own retries, and a fresh
             signature, where there is one, does not help.
         """
-        bounds = (x0, y0, x1, y1)
-        try:
-            data, valid, complaints = self._decode(bounds)
-        except RasterError:
-            if not is_signed(self.href, self._sign):
-                raise
-            # Once for each rectangle: a scene may well outlast several signatures.
-            self._dataset.close()
-            self._dataset = self._open_signed(anew=True, sharing=False)
-            data, valid, complaints = self._decode(bounds)
-        if complaints:
-            self._damaged |= set(self._localise(bounds))
-        damaged = tuple(bad for bad in self._damaged if overlap(bad, bounds))
+        return self._strip((x0, y0, x1, y1), self._file)
+
+    def read_each(self, rectangles: Sequence[Rectangle], ahead: int) -> Generator[Strip]:
+        """Decode rectangles in order, up to `ahead` of them before they are asked for.
+
+        Several handles take turns, so that there is always something to decode while the next bytes
+        are on their way. GDAL's decoding threads are shared by all of them.
+
+        Raises
+        ------
+        RasterError
+            As `read`, after the rectangles before it.
+        """
+        lanes = min(self.lanes, ahead, len(rectangles))
+        others = [self._lane(number) for number in range(1, lanes)]
+        return read_ahead([lambda bounds: self.read(*bounds), *others], rectangles, ahead)
+
+    def _lane(self, number: int) -> Callable[[Rectangle], Strip]:
+        """Reads by a handle of its own, which is opened by whoever is the first to read."""
+
+        def read(bounds: Rectangle) -> Strip:
+            if number not in self._twins:
+                self._twins[number] = self._file.twin()
+            return self._strip(bounds, self._twins[number])
+
+        return read
+
+    def _strip(self, bounds: Rectangle, file: RasterFile) -> Strip:
+        (data, valid), complained = file.read(bounds, self._pixels)
+        file.count(bounds, data.nbytes, self.block, self._stored_bands)
+        damaged = file.damaged(bounds, complained, self.block, self._indexes)
         return Strip(bounds, self._layout.to_bytes(data, valid), valid, damaged)
 
-    def _decode(
-        self, bounds: Rectangle
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, list[str]]:
-        """Pixels of a rectangle, which of them are data, and what GDAL has to say."""
-        x0, y0, x1, y1 = bounds
-        window = Window(x0, y0, x1 - x0, y1 - y0)  # type: ignore[call-arg]
-        try:
-            with rasterio.Env(**self._env), Complaints() as complaints:
-                # With the rest, since GDAL's threads keep nothing of a block for a second call.
-                also = [] if self._alpha is None else [self._alpha]
-                pixels = self._dataset.read([*self._indexes, *also], window=window)
-                data = pixels[: len(self._indexes)]
-                self.decoded_bytes += data.nbytes
-                self.stored_bytes += self._stored_in(bounds)
-                valid = pixels[-1] != 0 if also else self._valid(data, window)
-                return data, valid, complaints
-        except (RasterioError, OSError) as error:
-            raise RasterError(
-                f"{self._name} can't be read at rows {y0} to {y1}: {_reason(error)}."
-            ) from None
-
-    def _stored_in(self, bounds: Rectangle) -> int:
-        """Bytes in the file of a rectangle's blocks, which a TIFF's directory tells."""
-        if self._dataset.driver != "GTiff":
-            return 0
-        x0, y0, x1, y1 = bounds
-        high, wide = self.block
-        total = 0.0
-        for row in range(y0 // high, -(-y1 // high)):
-            # A block higher than the rectangle is read for several: each counts its part.
-            bottom = min((row + 1) * high, self.height)
-            share = (min(y1, bottom) - max(y0, row * high)) / (bottom - row * high)
-            for column in range(x0 // wide, -(-x1 // wide)):
-                for band in self._stored_bands:
-                    name = f"BLOCK_SIZE_{column}_{row}"
-                    total += share * int(self._dataset.get_tag_item(name, "TIFF", bidx=band) or 0)
-        return round(total)
-
-    def _valid(self, data: NDArray[Any], window: Window) -> NDArray[np.bool_] | None:
+    def _pixels(
+        self, dataset: rasterio.DatasetReader, window: Window
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """A window's pixels, and which of them are data."""
+        # With the rest, since GDAL's threads keep nothing of a block for a second call.
+        also = [] if self._alpha is None else [self._alpha]
+        pixels = dataset.read([*self._indexes, *also], window=window)
+        if also:
+            return pixels[:-1], pixels[-1] != 0
         if self._masked:
-            return self._dataset.dataset_mask(window=window) != 0
+            return pixels, dataset.dataset_mask(window=window) != 0
+        return pixels, self._not_nodata(pixels)
+
+    def _not_nodata(self, data: NDArray[Any]) -> NDArray[np.bool_] | None:
         if self._nodata is None:
             return None
         # Further bands, for crop models, don't decide which windows are looked at.
@@ -225,30 +188,24 @@ class RasterSource:
             return np.asarray(~np.isnan(data.astype(np.float64, copy=False)).all(axis=0))
         return np.asarray((data != self._nodata).any(axis=0))
 
-    def _localise(self, bounds: Rectangle) -> tuple[Rectangle, ...]:
-        """Which blocks of a rectangle the decoder complains about.
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of pixels that were decoded so far."""
+        return sum(file.decoded_bytes for file in self._files())
 
-        GDAL keeps the wrong pixels in its cache and complains once only, so this reads the rectangle
-        again, block by block, from a fresh handle.
-        """
-        x0, y0, x1, y1 = bounds
-        high, wide = self.block
-        damaged: list[Rectangle] = []
-        with rasterio.Env(**self._env), self._open(sharing=False) as dataset:
-            for top in range(y0 - y0 % high, y1, high):
-                for left in range(x0 - x0 % wide, x1, wide):
-                    right, bottom = min(left + wide, self.width), min(top + high, self.height)
-                    block = Window(left, top, right - left, bottom - top)  # type: ignore[call-arg]
-                    with Complaints() as complaints, suppress(RasterioError):
-                        dataset.read(list(self._indexes), window=block)
-                    if complaints:
-                        damaged.append((left, top, right, bottom))
-        # A complaint that can't be pinned to a block taints the whole rectangle.
-        return tuple(damaged) or (bounds,)
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that these pixels' blocks have in the file; 0 where its format doesn't tell."""
+        return sum(file.stored_bytes for file in self._files())
 
     def close(self) -> None:
         """Release the file."""
-        self._dataset.close()
+        for file in self._files():
+            file.close()
+
+    def _files(self) -> list[RasterFile]:
+        """All handles, in the order in which they may be closed."""
+        return [*self._twins.values(), self._file]
 
     def __enter__(self) -> Self:
         return self
@@ -261,14 +218,6 @@ def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
     """The band that says which pixels are data; None where GDAL would scale it, as it does wide ones."""
     eight_bit = set(dataset.dtypes) == {"uint8"}
     return dataset.colorinterp.index(ColorInterp.alpha) + 1 if eight_bit else None
-
-
-def _reason(error: BaseException) -> str:
-    """GDAL's own words, from the deepest cause, without secrets and without a final stop."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = getattr(error, "errmsg", None) or str(error) or type(error).__name__
-    return scrub(str(text)).strip().rstrip(".")
 
 
 def _crs_text(crs: rasterio.CRS | None) -> str | None:

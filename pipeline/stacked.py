@@ -7,29 +7,25 @@ however a scene is cut into strips. Interpolation would be none of these, and in
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from affine import Affine
-from pyproj import CRS
 from rasterio.enums import ColorInterp
 
 from ..catalog.errors import RasterError
-from ._blockrows import BlockRows
-from ._geo import ground_sample_distance
+from ._ahead import read_ahead
+from ._aligned import Aligned, level_gsd, onto, pixel_size
 from .bands import BandSelection, lay_out_bands
 from .pixels import Rectangle, Strip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ._blockrows import ReadEach
     from .raster import RasterSource
-
-ALIGNED = 0.01
-"""Pixels by which two grids may differ to count as one."""
 
 OpenPart = Callable[[str, BandSelection, float | None], "RasterSource"]
 """Opens the raster of a band by the band's name, at a resolution."""
@@ -67,7 +63,7 @@ class StackedSource:
         try:
             for name in names:
                 self._parts[name] = _opened(open_part, name, resolution)
-            finest = min(self._parts, key=lambda name: _pixel_size(self._parts[name]))
+            finest = min(self._parts, key=lambda name: pixel_size(self._parts[name]))
             if resolution is not None:
                 self._refine(finest, open_part)
             self._describe(finest, selection)
@@ -78,7 +74,7 @@ class StackedSource:
     def _refine(self, finest: str, open_part: OpenPart) -> None:
         """Read the finest raster no coarser than any other, so that none loses pixels on the way."""
         main = self._parts[finest]
-        levels = {name: _level_gsd(part) for name, part in self._parts.items()}
+        levels = {name: level_gsd(part) for name, part in self._parts.items()}
         wanted = min(levels.values())
         if levels[finest] > wanted * 1.001:
             main.close()
@@ -97,14 +93,18 @@ class StackedSource:
         self.dtype = np.dtype(np.uint8) if rescaled else np.result_type(*kinds)
         names = list(dict.fromkeys(table.descriptions[index - 1] for index in layout.indexes))
         self._aligned = {
-            name: _Aligned(
-                name, self._parts[name], _onto(name, self._parts[name], finest, main), main
+            name: Aligned(
+                name, self._parts[name], onto(name, self._parts[name], finest, main), main
             )
             for name in names
         }
         self._channels = [names.index(table.descriptions[index - 1]) for index in layout.indexes]
         self._own = set(self._channels[: layout.own])
         self.pixel_bytes = sum(part.pixel_bytes for part in self._aligned.values())
+        for part in self._parts.values():
+            # All are read at the same time, so that one or two handles are enough for each.
+            part.lanes = max(1, part.lanes // len(names))
+        self.lanes = max(part.lanes for part in self._parts.values())
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Strip:
         """Decode a rectangle of the finest raster's level.
@@ -116,8 +116,35 @@ class StackedSource:
         RasterError
             If one of the rasters can't be read; it names the band.
         """
-        bounds = (x0, y0, x1, y1)
-        strips = [part.read(bounds) for part in self._aligned.values()]
+        return next(self._join([(x0, y0, x1, y1)], _one_by_one))
+
+    def read_each(self, rectangles: Sequence[Rectangle], ahead: int) -> Generator[Strip]:
+        """Decode rectangles in order, with all rasters read ahead at the same time.
+
+        Raises
+        ------
+        RasterError
+            As `read`, after the rectangles before it.
+        """
+        joined = self._join(rectangles, lambda source: partial(source.read_each, ahead=ahead))
+        try:
+            # To put the parts together, and to rescale them, is work for a thread, too.
+            yield from read_ahead([lambda _: next(joined)], rectangles, 1)
+        finally:
+            joined.close()
+
+    def _join(
+        self, rectangles: Sequence[Rectangle], reading: Callable[[RasterSource], ReadEach]
+    ) -> Generator[Strip]:
+        parts = [part.read_each(rectangles, reading) for part in self._aligned.values()]
+        try:
+            for bounds in rectangles:
+                yield self._stack(bounds, [next(part) for part in parts])
+        finally:
+            for part in parts:
+                part.close()
+
+    def _stack(self, bounds: Rectangle, strips: Sequence[Strip]) -> Strip:
         data = np.stack([strips[number].data for number in self._channels])
         masks = [strips[number].valid for number in sorted(self._own)]
         valid: NDArray[np.bool_] | None = None
@@ -172,64 +199,8 @@ class _Bands:
         return (ColorInterp.gray,) * self.count
 
 
-class _Aligned:
-    """One raster, read by rectangles of the grid that rules.
-
-    Parameters
-    ----------
-    name
-        Of the band.
-    source
-        The raster.
-    onto
-        From pixels of the ruling level to pixels of this raster's level.
-    main
-        The raster whose grid rules.
-    """
-
-    def __init__(self, name: str, source: RasterSource, onto: Affine, main: RasterSource) -> None:
-        self._name = name
-        self._source = source
-        self._onto = onto
-        size = np.array([main.width, main.height])
-        shift = np.abs([onto.c, onto.f]) + np.abs([onto.a - 1, onto.e - 1]) * size
-        same = (source.width, source.height) == (main.width, main.height)
-        self._same = bool(same and (shift < ALIGNED).all())
-        self._rows = None if self._same and source.block == main.block else BlockRows(source)
-        self.pixel_bytes = source.dtype.itemsize * onto.a * onto.e
-
-    def read(self, bounds: Rectangle) -> Strip:
-        """Decode a rectangle; data and mask are (h, w)."""
-        x0, y0, x1, y1 = bounds
-        columns, rows = self._nearest(x0, x1, 0), self._nearest(y0, y1, 1)
-        inner = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-        try:
-            strip = (self._rows or self._source).read(*inner)
-        except RasterError as error:
-            raise RasterError(f"band '{self._name}': {error}") from error
-        data, valid = strip.data[0], strip.valid
-        if not self._same:
-            pick = np.ix_(rows - inner[1], columns - inner[0])
-            data, valid = data[pick], None if valid is None else valid[pick]
-        damaged = tuple(self._outwards(bad) for bad in strip.damaged)
-        return Strip(bounds, data, valid, damaged)
-
-    def _nearest(self, start: int, stop: int, axis: int) -> NDArray[np.int64]:
-        """Column or row of this raster under the middle of each pixel."""
-        if self._same:
-            return np.arange(start, stop)
-        scale, offset = (self._onto.a, self._onto.c) if axis == 0 else (self._onto.e, self._onto.f)
-        last = (self._source.width if axis == 0 else self._source.height) - 1
-        # A middle may lie on an edge: rounding must not decide, differently for each.
-        there = np.floor((np.arange(start, stop) + 0.5) * scale + offset + 1e-6)
-        return np.clip(there, 0, last).astype(np.int64)
-
-    def _outwards(self, bad: Rectangle) -> Rectangle:
-        if self._same:
-            return bad
-        left, top = ~self._onto @ (bad[0], bad[1])
-        right, bottom = ~self._onto @ (bad[2], bad[3])
-        return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+def _one_by_one(source: RasterSource) -> ReadEach:
+    return lambda rectangles: (source.read(*bounds) for bounds in rectangles)
 
 
 def _opened(open_part: OpenPart, name: str, resolution: float | None) -> RasterSource:
@@ -237,73 +208,3 @@ def _opened(open_part: OpenPart, name: str, resolution: float | None) -> RasterS
         return open_part(name, BandSelection((name,), use="stack"), resolution)
     except RasterError as error:
         raise RasterError(f"band '{name}': {error}") from error
-
-
-def _pixel_size(source: RasterSource) -> float:
-    """To compare by: of the CRS's units, or where there is none of the file's size."""
-    if source.transform is None:
-        return 1 / (source.full_size[0] * source.full_size[1])
-    return abs(source.transform.determinant)
-
-
-def _level_gsd(source: RasterSource) -> float:
-    level = _level_transform(source)
-    return ground_sample_distance(level, (source.width, source.height), source.crs)
-
-
-def _level_transform(source: RasterSource) -> Affine:
-    full = source.transform if source.transform is not None else Affine.identity()
-    return full @ _scale(source)
-
-
-def _scale(source: RasterSource) -> Affine:
-    return Affine.scale(source.full_size[0] / source.width, source.full_size[1] / source.height)
-
-
-def _onto(name: str, source: RasterSource, main_name: str, main: RasterSource) -> Affine:
-    """From pixels of the ruling level to pixels of another raster's level.
-
-    Raises
-    ------
-    RasterError
-        Unless both have one CRS, and extents that differ by less than a pixel.
-    """
-    there, here = source.full_size, main.full_size
-    full = Affine.scale(there[0] / here[0], there[1] / here[1])
-    fits = _same_crs(source.crs, main.crs) and (source.transform is None) == (
-        main.transform is None
-    )
-    if fits and source.transform is not None and main.transform is not None:
-        full = ~source.transform @ main.transform
-        corners = np.array([full @ corner for corner in ((0, 0), (here[0], 0), (0, here[1]), here)])
-        wanted = np.array([(0, 0), (there[0], 0), (0, there[1]), there])
-        # Less than a pixel: panchromatic bands begin half a pixel beside the others. The same turn, too:
-        # along a side the other coordinate stays what it was.
-        fits = (
-            bool((np.abs(corners - wanted) < 1).all())
-            and max(abs(full.b) * here[1], abs(full.d) * here[0]) < ALIGNED
-        )
-    elif fits:
-        fits = there == here
-    if not fits:
-        raise RasterError(
-            f"bands '{main_name}' and '{name}' don't share one CRS and extent ({_place(main)}; "
-            f"{_place(source)}), so they can't be swept as one scene; crop models may take the other by "
-            "crop_models.asset."
-        )
-    return ~_scale(source) @ full @ _scale(main)
-
-
-def _same_crs(one: str | None, other: str | None) -> bool:
-    if one is None or other is None or one == other:
-        return one == other
-    return CRS.from_user_input(one).equals(CRS.from_user_input(other))
-
-
-def _place(source: RasterSource) -> str:
-    wide, high = source.full_size
-    if source.transform is None:
-        return f"{wide} × {high} pixels without georeferencing"
-    crs = source.crs or "no CRS"
-    x, y = source.transform.c, source.transform.f
-    return f"{crs if len(crs) < 32 else 'a CRS of its own'}, {wide} × {high} pixels from {x:.12g}, {y:.12g}"

@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._ahead import read_ahead
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .pixels import PixelSource, Strip
+    from .pixels import PixelSource, Rectangle, Strip
     from .windows import WindowGrid
 
 log = logging.getLogger("geosweep")
@@ -31,7 +29,9 @@ MAX_HELD_BYTES = 256 * 2**20
 MIN_COLUMN_PIXELS = 8192
 MIN_BAND_ROWS = 256
 MAX_BAND_ROWS = 2048
-READ_AHEAD = 2
+READ_AHEAD = 3
+MAX_AHEAD_BYTES = 80 * 2**20
+"""Of bands that a source reads ahead, if it is one that gains by more than `READ_AHEAD` of them."""
 
 
 @dataclass(slots=True)
@@ -89,12 +89,12 @@ def stream_windows(
     batch_size: int = 8,
     counts: StreamCounts | None = None,
 ) -> Iterator[WindowBatch]:
-    """Yield batches of windows, row by row, reading ahead in a thread.
+    """Yield batches of windows, row by row, reading ahead.
 
     Parameters
     ----------
     source
-        Opened raster; it is used by the reading thread alone until the iterator ends or is closed.
+        Opened raster; it is used by its reading threads alone until the iterator ends or is closed.
     grid
         Window plan over the source's level.
     wanted
@@ -130,7 +130,7 @@ def _stream_part(
     counts: StreamCounts,
 ) -> Iterator[WindowBatch]:
     bands = _plan_bands(source, grid, wanted)
-    strips = read_ahead(lambda: (source.read(*bounds) for bounds in bands), READ_AHEAD)
+    strips = source.read_each(bands, _bands_ahead(source, bands[0]))
     held: deque[Strip] = deque()
     try:
         for row in np.flatnonzero(wanted.any(axis=1)):
@@ -155,7 +155,7 @@ def _stream_part(
                 if batch.full:
                     yield batch.take()
     finally:
-        strips.close()  # type: ignore[attr-defined]
+        strips.close()
 
 
 class _Batch:
@@ -213,7 +213,7 @@ class _Batch:
 
 def _plan_bands(
     source: PixelSource, grid: WindowGrid, wanted: NDArray[np.bool_]
-) -> list[tuple[int, int, int, int]]:
+) -> list[Rectangle]:
     """Rectangles to read, top to bottom, without rows and columns that no wanted window needs."""
     columns = np.flatnonzero(wanted.any(axis=0))
     wide = source.block[1]
@@ -240,11 +240,24 @@ def band_rows(source: PixelSource) -> int:
     return min(high, MAX_BAND_ROWS)
 
 
+def _bands_ahead(source: PixelSource, band: Rectangle) -> int:
+    """Bands to read before they are wanted: one more than are read at a time, if there is room."""
+    pixels = (band[2] - band[0]) * (band[3] - band[1])
+    affordable = MAX_AHEAD_BYTES / (pixels * _bytes_ahead(source))
+    return max(READ_AHEAD, min(source.lanes + 1, int(affordable)))
+
+
+def _bytes_ahead(source: PixelSource) -> float:
+    """Bytes for a pixel that is read ahead: as the file has it, or as windows do."""
+    return max(source.pixel_bytes, source.count * source.dtype.itemsize)
+
+
 def _split_columns(source: PixelSource, grid: WindowGrid) -> list[slice]:
     """Window columns to stream together: all, unless their bands would not fit in memory."""
-    rows = band_rows(source) * (READ_AHEAD + 1) + grid.size + band_rows(source)
-    per_column = rows * source.count * source.dtype.itemsize
-    affordable = max(MAX_HELD_BYTES // per_column, MIN_COLUMN_PIXELS, grid.size)
+    band = band_rows(source)
+    held = (grid.size + band) * source.count * source.dtype.itemsize
+    per_column = held + band * READ_AHEAD * _bytes_ahead(source)
+    affordable = max(int(MAX_HELD_BYTES / per_column), MIN_COLUMN_PIXELS, grid.size)
     untiled = source.block[1] >= source.width
     if source.width <= affordable or untiled:
         return [slice(0, len(grid.xs))]

@@ -1,6 +1,5 @@
 """The window stream: same pixels as rasterio, each block once, nodata, damage, bounded memory."""
 
-import threading
 import weakref
 from collections import Counter
 
@@ -52,10 +51,8 @@ class CountingSource(ArraySource):
         super().__init__(image)
         self.block = block
         self.reads = Counter()
-        self.threads = set()
 
     def read(self, x0, y0, x1, y1):
-        self.threads.add(threading.get_ident())
         high, wide = self.block
         for top in range(y0 // high, -(-y1 // high)):
             for left in range(x0 // wide, -(-x1 // wide)):
@@ -63,14 +60,12 @@ class CountingSource(ArraySource):
         return super().read(x0, y0, x1, y1)
 
 
-def test_each_block_is_read_once_and_by_one_thread_that_is_not_ours():
+def test_each_block_is_read_once():
     source = CountingSource(textured(2100, 1500).transpose(1, 2, 0), (256, 256))
     grid = WindowGrid.cover(1500, 2100, 400, 0.05)
     assert len(collect(source, grid)) == grid.count
     assert set(source.reads.values()) == {1}
     assert len(source.reads) == 9 * 6
-    assert len(source.threads) == 1
-    assert threading.get_ident() not in source.threads
 
 
 def test_bands_that_no_wanted_window_needs_are_not_read():
@@ -108,6 +103,7 @@ class EndlessSource:
         self.width, self.height, self.full_size = width, height, (width, height)
         self.count, self.dtype, self.block = 3, np.dtype(np.uint8), (256, 256)
         self.transform = self.crs = None
+        self.pixel_bytes, self.lanes = 3.0, 1
         self.alive = self.most = 0
 
     def read(self, x0, y0, x1, y1):
@@ -116,6 +112,9 @@ class EndlessSource:
         self.most = max(self.most, self.alive)
         weakref.finalize(data, self.release, data.nbytes)
         return Strip((x0, y0, x1, y1), data)
+
+    def read_each(self, rectangles, ahead):
+        return read_ahead([lambda bounds: self.read(*bounds)], rectangles, ahead)
 
     def release(self, nbytes):
         self.alive -= nbytes
@@ -281,21 +280,3 @@ def test_resolution_reads_the_best_overview(tmp_path):
             assert (source.width, source.full_size) == (width, (2048, 2048))
 
 
-def test_read_ahead_passes_errors_on_after_what_came_before():
-    def numbers():
-        yield from (1, 2)
-        raise ValueError("three")
-
-    seen = []
-    with pytest.raises(ValueError, match="three"):
-        for number in read_ahead(numbers):
-            seen.append(number)
-    assert seen == [1, 2]
-
-
-def test_read_ahead_stops_its_thread_when_closed():
-    before = threading.active_count()
-    items = read_ahead(lambda: iter(range(10**9)), depth=2)
-    assert next(items) == 0
-    items.close()
-    assert threading.active_count() == before
