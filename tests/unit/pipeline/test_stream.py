@@ -278,5 +278,3 @@ def test_resolution_reads_the_best_overview(tmp_path):
     for wanted, width in ((0.1, 2048), (0.2, 1024), (0.3, 1024), (0.4, 512), (0.05, 2048)):
         with RasterSource(str(path), resolution=wanted) as source:
             assert (source.width, source.full_size) == (width, (2048, 2048))
-
-
