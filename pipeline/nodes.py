@@ -148,13 +148,12 @@ def divide(
     for lender in sorted(readers.keys() - given.keys(), key=lambda one: (-readers[one], one)):
         give(lender)
     while True:
-        richest = max(had, key=lambda who: (had[who], who))
-        gap = had[richest] - min(had.values())
-        spare = [one for one, who in given.items() if who == richest and readers[one] < gap]
+        least = min(had.values())
+        spare = [one for one, who in given.items() if readers[one] < had[who] - least]
         if not spare:
             return given
-        lender = min(spare, key=lambda one: (readers[one], one))
-        had[richest] -= readers[lender]
+        lender = min(spare, key=lambda one: (-had[given[one]], readers[one], one))
+        had[given[lender]] -= readers[lender]
         give(lender)
 
 

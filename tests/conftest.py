@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.rayhead import RayHead
     from tests.s3server import S3Server
     from tests.stacservers import Proxy
+
+# How long an example takes is not what is tested, and says most about what else a machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

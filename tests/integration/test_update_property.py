@@ -160,7 +160,6 @@ def test_a_pass_may_end_at_any_write(tmp_path: Path) -> None:
 
 @settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize="GEOSWEEP_EXAMPLES" not in os.environ,
     suppress_health_check=list(HealthCheck),
 )

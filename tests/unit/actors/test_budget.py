@@ -14,7 +14,7 @@ async def _settle():
         await asyncio.sleep(0)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(1, 50),
     st.lists(st.tuples(st.integers(0, 80), st.integers(0, 4), st.booleans()), max_size=25),

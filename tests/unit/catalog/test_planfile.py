@@ -72,7 +72,7 @@ def memory():
     return open_storage(f"memory://{uuid.uuid4()}")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(scenes, max_size=5), st.lists(scenes, max_size=2))
 def test_every_field_of_every_scene_survives(planned, retained):
     storage = memory()

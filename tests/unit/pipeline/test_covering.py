@@ -66,7 +66,7 @@ others = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     others,
     st.sampled_from([*MAPS]),
@@ -103,7 +103,7 @@ def test_edges_along_the_grid_leave_nothing_to_geos():
     assert covered[:2].all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(*[st.integers(-3, 30)] * 4), min_size=1, max_size=6))
 def test_what_is_sure_is_so_for_any_shape(boxes):
     shape = shapely.union_all([shapely.box(*(100.5 * n for n in box)) for box in boxes])

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from geosweep.catalog.errors import ClusterError, JobError
@@ -98,6 +98,7 @@ def loads(nodes, given, borrowers):
     return readers
 
 
+@example([1, 1, 4], {"a", "b", "c"}, {"c0": "a", "c1": "a"})  # the richest has nothing to spare
 @given(
     st.lists(st.integers(1, 64), max_size=12),
     st.sets(st.sampled_from("abcdef"), min_size=1),

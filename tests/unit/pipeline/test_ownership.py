@@ -137,7 +137,7 @@ def test_a_plan_gives_the_same_owners_as_its_scenes():
         assert any(by_plan.foreign(one) for one in scenes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.integers(0, 900), st.integers(0, 900), st.integers(1, 3)),
