@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Which benchmark `make bench` runs; empty for all.
 BENCH ?=
+# How many processes `make test` has; many tests wait for a cluster most of the time.
+TEST_PROCESSES ?= 2
 # Whether `make bench-smoke` makes today's counts the ones to be held to.
 ACCEPT ?=
 
@@ -17,7 +19,7 @@ demo: $(RUNTIME)
 	$(BIN)/python examples/demo.py
 
 test: $(DEV)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
