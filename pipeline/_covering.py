@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ALONG = np.array([0.25, 0.5, 0.75])[:, None, None]
 _BENT = 100.0
+"""Pixels that an edge may bend; beyond that, points between tell little of it."""
 
 
 def covered_surely(

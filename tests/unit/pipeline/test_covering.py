@@ -57,8 +57,9 @@ def by_geos(foreign, grid, transform, crs):
     return grid.covered(pixels)
 
 
-# Multiples of 190 px bring edges to where windows begin and end.
-offset = st.integers(-14, 14).map(lambda n: 190.0 * n) | st.floats(-2900, 2900)
+# Edges, or borders of 20 px, within a pixel of where windows begin and end; or anywhere.
+close = st.tuples(st.integers(-14, 14), st.sampled_from([-20, 0, 20]), st.floats(-1, 1))
+offset = close.map(lambda parts: 190 * parts[0] + parts[1] + parts[2]) | st.floats(-2900, 2900)
 others = st.lists(
     st.tuples(offset, offset, st.sampled_from([0.0, 0.0, 1.5, 30.0]), st.integers(1, 3)),
     min_size=1,
