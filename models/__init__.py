@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING
 
 from ..catalog.lazy import lazy_names
 from .info import ModelInfo
-from .loading import list_models, load_crop_model, load_detector, model_info
+from .loading import (
+    list_models,
+    load_bare_crop_model,
+    load_crop_model,
+    load_detector,
+    model_info,
+)
 from .protocol import Detections, Detector, TileScorer
 
 if TYPE_CHECKING:
+    from ._cropmodel import BareCropModel
     from ._threads import available_cores
     from .backends import export_detector
     from .cropmodel import CropModel
@@ -65,6 +72,7 @@ __all__ = [
     "AnnotationProblem",
     "Augment",
     "AugmentConfig",
+    "BareCropModel",
     "CropDataset",
     "CropFolder",
     "CropModel",
@@ -98,6 +106,7 @@ __all__ = [
     "export_detector",
     "judge_windows",
     "list_models",
+    "load_bare_crop_model",
     "load_crop_model",
     "load_detector",
     "load_tile_filter",
@@ -121,6 +130,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "._cropmodel": ("BareCropModel",),
         "._threads": ("available_cores",),
         ".backends": ("export_detector",),
         ".cropmodel": ("CropModel",),

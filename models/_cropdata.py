@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
+import lightning
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from ..catalog.errors import AnnotationError, TrainingError
-from ._cropfiles import CropModelFiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("geosweep")
 
 
-class CropModelData(CropModelFiles):
+class CropModelData(lightning.LightningModule):
     """Where a crop model's training data come from; see `CropModel`.
 
     Attributes
@@ -65,11 +65,8 @@ class CropModelData(CropModelFiles):
         def build(self) -> None: ...
         @property
         def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def crop_bands(self) -> int:
-        """Bands of a crop before the transform."""
-        return 3 if self.bands is None else len(self.bands)
+        @property
+        def crop_bands(self) -> int: ...
 
     def load_from_disk(
         self, train_dir: str | Path, val_dir: str | Path | float | None = None, *, seed: int = 0

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-import lightning
 import torch
 
 from ..catalog.errors import ModelError
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from .cropmodel import CropModel
+    from ._cropmodel import BareCropModel
 
-_Model = TypeVar("_Model", bound="CropModel")
+_Model = TypeVar("_Model", bound="BareCropModel")
 _SETTINGS = ("resize", "normalize", "resize_interpolation", "expand", "bands", "num_bands", "lr")
 
 
-class CropModelFiles(lightning.LightningModule):
+class CropModelFiles:
     """How a crop model is saved and loaded; see `CropModel`."""
 
     if TYPE_CHECKING:  # CropModel has them
@@ -34,11 +33,11 @@ class CropModelFiles(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the settings into a Lightning checkpoint."""
-        checkpoint[METADATA_KEY] = _metadata(cast("CropModel", self), {})
+        checkpoint[METADATA_KEY] = _metadata(cast("BareCropModel", self), {})
         checkpoint["label_dict"] = dict(self.label_dict)  # as DeepForest's have it
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
+    def load_from_checkpoint(
         cls, checkpoint_path: str | Path, *, model: nn.Module | None = None, **settings: Any
     ) -> Self:
         """Load a checkpoint of Lightning's trainer, as plain tensors only.
@@ -72,7 +71,7 @@ class CropModelFiles(lightning.LightningModule):
         particulars
             For `model_info`: any of `description`, `licence`, `gsd`, `metrics`, `training_data`.
         """
-        return save(cast("CropModel", self), Path(folder), dict(particulars or {}))
+        return save(cast("BareCropModel", self), Path(folder), dict(particulars or {}))
 
     @classmethod
     def from_pretrained(
@@ -187,7 +186,7 @@ def load_source(
 
 
 def _check_own_code(
-    cls: type[CropModel],
+    cls: type[BareCropModel],
     name: str,
     own: dict[str, Any],
     architecture: str | None,
@@ -195,16 +194,17 @@ def _check_own_code(
     settings: dict[str, Any],
 ) -> None:
     """Refuse to guess what a file can't hold: a network or a transform of the user's own code."""
-    from .cropmodel import CropModel
+    from ._cropmodel import BareCropModel
 
-    creates = cls.create_model is not CropModel.create_model
+    creates = cls.create_model is not BareCropModel.create_model
     if model is None and architecture in (None, "custom") and not creates:
         raise ModelError(
             f"{name}: the network is not one that can be built by name; "
             "give it as CropModel.load_from_checkpoint(path, model=network)."
         )
     transforms = (
-        cls.get_transform is not CropModel.get_transform or cls.normalize is not CropModel.normalize
+        cls.get_transform is not BareCropModel.get_transform
+        or cls.normalize is not BareCropModel.normalize
     )
     if own.get("own_transform") and not transforms and settings.get("crop_transform") is None:
         raise ModelError(
@@ -232,7 +232,7 @@ def crop_settings(source: WeightsSource, extra: dict[str, Any]) -> dict[str, Any
     return found
 
 
-def save(crop_model: CropModel, folder: Path, particulars: dict[str, Any]) -> Path:
+def save(crop_model: BareCropModel, folder: Path, particulars: dict[str, Any]) -> Path:
     """Write ``model.safetensors`` (fp32, keys with ``model.``) and ``config.json``."""
     from safetensors.torch import save_file
 
@@ -255,7 +255,7 @@ def save(crop_model: CropModel, folder: Path, particulars: dict[str, Any]) -> Pa
     return folder
 
 
-def _metadata(crop_model: CropModel, particulars: dict[str, Any]) -> dict[str, Any]:
+def _metadata(crop_model: BareCropModel, particulars: dict[str, Any]) -> dict[str, Any]:
     """What `model_info` wants to know, and all that predictions depend on beside the weights."""
     return {
         "format": FORMAT,

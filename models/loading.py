@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..catalog.errors import ModelError
 from ._architectures import read_network
@@ -15,7 +15,10 @@ from .info import KIND_NAMES, Kind, ModelInfo
 from .protocol import Detector, TileScorer
 
 if TYPE_CHECKING:
+    from ._cropmodel import BareCropModel
     from .cropmodel import CropModel
+
+_Crops = TypeVar("_Crops", bound="BareCropModel")
 
 
 def list_models() -> tuple[ModelInfo, ...]:
@@ -190,8 +193,37 @@ def load_crop_model(
     ModelError
         As for `load_detector`.
     """
-    from ._cropfiles import load_source
     from .cropmodel import CropModel
+
+    return _load_crops(CropModel, model, device, threads, backend, precision)
+
+
+def load_bare_crop_model(
+    model: str | Path | BareCropModel,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    backend: str = "torch",
+    precision: str = "auto",
+) -> BareCropModel:
+    """Load a crop model that only predicts, as `load_crop_model` does, but without Lightning.
+
+    Importing Lightning and its metrics takes seconds.
+    """
+    from ._cropmodel import BareCropModel
+
+    return _load_crops(BareCropModel, model, device, threads, backend, precision)
+
+
+def _load_crops(
+    kind: type[_Crops],
+    model: str | Path | _Crops,
+    device: str | None,
+    threads: int | None,
+    backend: str,
+    precision: str,
+) -> _Crops:
+    from ._cropfiles import load_source
     from .detector import pick_device
 
     if isinstance(model, str | Path):
@@ -202,11 +234,11 @@ def load_crop_model(
             info = describe(source)
             if info.kind != "cropmodel":
                 raise ModelError(f"{model}: is a {KIND_NAMES[info.kind]}, not a crop model.")
-            loaded = load_source(CropModel, source)
+            loaded = load_source(kind, source)
             loaded.info = info
     else:
         loaded = model
-    if not isinstance(loaded, CropModel):
+    if not isinstance(loaded, kind):
         raise ModelError(f"{model}: is a {type(loaded).__name__}, expected a CropModel.")
     if threads is not None:
         loaded.threads = threads

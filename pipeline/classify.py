@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..models import CropModel
+    from ..models import BareCropModel
 
 
 class CropClassifier:
@@ -32,7 +32,7 @@ class CropClassifier:
         Tells of smaller batches.
     """
 
-    def __init__(self, model: CropModel, name: str) -> None:
+    def __init__(self, model: BareCropModel, name: str) -> None:
         self.model = model
         self.halving = Halving(
             f"crop model {name}", "crops", "choose another GPU, or fewer classifiers on each"

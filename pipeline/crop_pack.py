@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ..models import CropModel
+    from ..models import BareCropModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class CropPack:
     prepared: bool
 
     @classmethod
-    def of(cls, crops: Sequence[NDArray[Any]], model: CropModel) -> CropPack:
+    def of(cls, crops: Sequence[NDArray[Any]], model: BareCropModel) -> CropPack:
         """Pack crops (h, w, bands) for a model."""
         if model.is_light(crops):
             planes = [crop.transpose(2, 0, 1) for crop in crops]

@@ -8,11 +8,11 @@ from ..catalog.errors import ModelError
 from .find import Finder
 
 if TYPE_CHECKING:
-    from ..models import CropModel, Detector
+    from ..models import BareCropModel, Detector
     from .settings import Settings
 
 
-def load_models(settings: Settings) -> tuple[Finder, dict[str, CropModel]]:
+def load_models(settings: Settings) -> tuple[Finder, dict[str, BareCropModel]]:
     """Load all of the job's models into this process."""
     from ..models import available_cores
 
@@ -56,13 +56,13 @@ def load_detector_for(settings: Settings, *, threads: int | None = None) -> Dete
 
 def load_crop_model_for(
     settings: Settings, name: str, *, computes: bool = True, threads: int | None = None
-) -> CropModel:
+) -> BareCropModel:
     """Load the crop model with this column prefix; on the CPU if it only prepares crops."""
-    from ..models import load_crop_model
+    from ..models import load_bare_crop_model
 
     spec = next(spec for spec in settings.job.crop_models if spec.name == name)
     if computes:
-        model = load_crop_model(
+        model = load_bare_crop_model(
             spec.model,
             device=settings.job.detector.device,
             threads=threads,
@@ -70,7 +70,7 @@ def load_crop_model_for(
             precision=spec.precision,
         )
     else:
-        model = load_crop_model(spec.model, device="cpu", threads=threads)
+        model = load_bare_crop_model(spec.model, device="cpu", threads=threads)
     if spec.bands is not None and len(spec.bands) != model.crop_bands:
         raise ModelError(
             f"crop model {name} takes {model.crop_bands} bands, and crop_models.bands names "

@@ -15,7 +15,7 @@ from .scene_reader import open_scene
 
 if TYPE_CHECKING:
     from ..catalog import SideAsset
-    from ..models import CropModel
+    from ..models import BareCropModel
     from .detect import Found
     from .pixels import PixelSource
     from .scene_reader import SceneHeader, SceneTask
@@ -47,7 +47,9 @@ class SceneCrops:
         self._expand = expand
 
     @classmethod
-    def of(cls, task: SceneTask, settings: Settings, models: Mapping[str, CropModel]) -> SceneCrops:
+    def of(
+        cls, task: SceneTask, settings: Settings, models: Mapping[str, BareCropModel]
+    ) -> SceneCrops:
         """The crops of a task, for the job's loaded crop models."""
         others: dict[str, GroundRaster] = {}
         expand: dict[str, int] = {}
@@ -87,7 +89,12 @@ class SceneCrops:
 
 
 def ground_raster(
-    asset: SideAsset, who: str, model: CropModel, request: BandRequest, *, sign: str | None = None
+    asset: SideAsset,
+    who: str,
+    model: BareCropModel,
+    request: BandRequest,
+    *,
+    sign: str | None = None,
 ) -> GroundRaster:
     """The raster that a crop model takes its crops from, with the bands it wants."""
     selection = BandSelection(request.bands, request.rescale, use="crops")

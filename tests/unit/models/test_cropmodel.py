@@ -1,6 +1,8 @@
 """CropModel: DeepForest's transform and files, predictions per crop, Lightning training."""
 
 import json
+import subprocess
+import sys
 
 import lightning
 import numpy as np
@@ -252,3 +254,17 @@ def test_alive_dead_tells_its_own_crops_apart():
     guess = model.classify(model.prepare(cut)).argmax(1)
     right = [model.labels[g] == label for g, label in zip(guess, image.labels, strict=True)]
     assert np.mean(right) > 0.9  # it was trained on these; cross-validation is in the card
+
+
+def test_what_only_predicts_does_without_lightning():
+    code = (
+        "import json, sys, numpy as np; from geosweep.models import load_bare_crop_model;"
+        "model = load_bare_crop_model('geosweep/alive-dead', device='cpu');"
+        "rows = model.classify([np.full((30, 40, 3), 77, np.uint8)]);"
+        "heavy = [m for m in ('lightning', 'torchmetrics') if m in sys.modules];"
+        "print(json.dumps([model.version, rows.tolist(), heavy]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    whole = load_crop_model("geosweep/alive-dead", device="cpu")
+    rows = whole.classify([np.full((30, 40, 3), 77, np.uint8)])
+    assert json.loads(out.stdout) == [whole.version, rows.tolist(), []]
