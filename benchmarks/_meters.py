@@ -1,4 +1,4 @@
-"""CPU time by process, and throughput once a run is in full swing; for `scaling.py`."""
+"""CPU time by process, and throughput once a run is in full swing; for `scaling.py` and `pipeline.py`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ PARTS = {
     "ray::Coordinato": "coordinators",
     "ray::Reader": "readers",
     "ray::DetectorAc": "detectors",
+    "ray::Cropper": "croppers",
+    "ray::Classifier": "classifiers",
     "raylet": "raylets",
     "gcs_server": "gcs",
 }

@@ -1,10 +1,11 @@
 """The whole pipeline on one machine against its networks alone.
 
 A first sweep records what reaches the networks. Then, in turn: the recorded batches through the same
-models in the same threads, the local engine, and the Ray engine, each over the same scenes, from the
-opened model to the committed item. A figure is the median over the rounds of the networks' seconds
-divided by the engine's. Ray's start-up, its models' loading and a first scene are not in it; its CPU time
-is not this process's, so its wall alone is given.
+models in the same threads, every block of the rasters decoded once by GDAL and nothing done with it, the
+local engine, and the Ray engine, each over the same scenes, from the opened model to the committed item. A
+share is the median over the rounds of the networks' seconds divided by the engine's. The ceiling is what
+decoding would leave of it if there were nothing else. Ray's start-up, its models' loading and a first
+scene are not in it; its CPU time is that of all its processes and of the driver.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import rasterio
+from rasterio.windows import Window
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._meters import cpu_seconds
 from benchmarks._mirrored import write_mirrored
 from benchmarks._results import save, setting
-from geosweep.catalog import open_storage
+from geosweep.catalog import gdal_env, open_storage
 from geosweep.pipeline import Job
 from geosweep.pipeline.driver import RayEngine
 from geosweep.pipeline.frozen import settle_plan
@@ -34,11 +38,26 @@ from geosweep.pipeline.settings import Settings
 
 SCENES = 2
 ROUNDS = 3
-JOBS: dict[str, tuple[int, list[dict[str, Any]]]] = {
-    "geosweep/tree": (4000, []),
-    "geosweep/tree, crops by geosweep/alive-dead": (1600, [{"model": "geosweep/alive-dead"}]),
+
+
+class Case(NamedTuple):
+    """Scenes of so many pixels along a side, how they are stored, and crop models."""
+
+    side: int
+    stored: dict[str, Any]
+    crop_models: list[dict[str, Any]]
+
+
+JPEG = {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 85}
+"""As GDAL's COG driver stores RGB."""
+ZSTD = {"compress": "zstd", "predictor": 2}
+CASES = {
+    "geosweep/tree, JPEG": Case(4000, JPEG, []),
+    "geosweep/tree, ZSTD": Case(4000, ZSTD, []),
+    # A crop takes as long as a window.
+    "geosweep/tree and crops, JPEG": Case(1600, JPEG, [{"model": "geosweep/alive-dead"}]),
 }
-"""Pixels along a side of a scene, and crop models: a crop takes as long as a window."""
+WHO = ("networks alone", "decoding alone", "local engine", "Ray engine")
 
 
 class Recorder:
@@ -81,9 +100,20 @@ def job_of(folder: Path, crop_models: list[dict[str, Any]], name: str) -> Job:
 
 
 def timed(work: Callable[[], object]) -> dict[str, float]:
+    """Wall and CPU time of some work in this process."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+
+
+def timed_on_ray(work: Callable[[], object]) -> dict[str, float]:
+    """Wall and CPU time of some work in all of the cluster's processes, and by what they are."""
+    wall, before = time.perf_counter(), cpu_seconds()
+    work()
+    wall = time.perf_counter() - wall
+    spent = cpu_seconds()
+    spent.subtract(before)
+    return {"wall_s": wall, "cpu_s": spent.total()} | {f"cpu_s, {k}": v for k, v in spent.items()}
 
 
 def prepare(job: Job) -> tuple[Settings, Any, list[Any]]:
@@ -123,46 +153,56 @@ def local(folder: Path, crop_models: list[dict[str, Any]], name: str) -> dict[st
     return timed(lambda: sweep(engine, tasks))
 
 
+def decode(folder: Path) -> None:
+    """Every block once, with as many threads as a scene's reader has."""
+    for path in sorted((folder / "scenes").iterdir()):
+        with rasterio.Env(**gdal_env(str(path))), rasterio.open(path, NUM_THREADS="2") as dataset:
+            high = dataset.block_shapes[0][0]
+            for top in range(0, dataset.height, high):
+                rows = min(high, dataset.height - top)
+                dataset.read(window=Window(0, top, dataset.width, rows))
+
+
 def on_ray(
     folder: Path, crop_models: list[dict[str, Any]], name: str, between: Callable[[], object]
 ) -> list[dict[str, float]]:
-    """Sweep all scenes but a first one, so many times, each after another measurement."""
+    """Sweep all scenes, so many times, each after another measurement; a first one comes before."""
     settings, storage, tasks = prepare(job_of(folder, crop_models, name))
     found = []
     with RayEngine(settings, storage, keep_idle=True) as engine:
         sweep(engine, islice(tasks, 1))
         for _ in range(ROUNDS):
             between()
-            found.append(timed(lambda: sweep(engine, tasks)))
+            found.append(timed_on_ray(lambda: sweep(engine, tasks)))
     return found
 
 
 def measure(folder: Path, crop_models: list[dict[str, Any]]) -> dict[str, Any]:
     recorders = record(folder, crop_models)
-    alone: list[dict[str, float]] = []
-    in_process: list[dict[str, float]] = []
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in WHO}
 
     def others() -> None:
-        alone.append(timed(lambda: [recorder.replay() for recorder in recorders]))
-        in_process.append(local(folder, crop_models, f"local-{len(in_process)}"))
+        alone = timed(lambda: [recorder.replay() for recorder in recorders])
+        measured["networks alone"].append(alone)
+        measured["decoding alone"].append(timed(lambda: decode(folder)))
+        output = f"local-{len(measured['local engine'])}"
+        measured["local engine"].append(local(folder, crop_models, output))
 
-    ray = on_ray(folder, crop_models, "ray", others)
-    pairs = {"networks alone": alone, "local engine": in_process, "Ray engine": ray}
+    measured["Ray engine"] = on_ray(folder, crop_models, "ray", others)
+    alone = measured["networks alone"]
+
+    def median_share(of: list[dict[str, float]], what: str) -> float:
+        return statistics.median(a[what] / one[what] for a, one in zip(alone, of, strict=True))
+
     result: dict[str, Any] = {
-        name: {
-            "wall_s": statistics.median(one["wall_s"] for one in measured),
-            "share_wall": statistics.median(
-                a["wall_s"] / one["wall_s"] for a, one in zip(alone, measured, strict=True)
-            ),
-        }
-        for name, measured in pairs.items()
+        name: {key: statistics.median(one[key] for one in runs) for key in runs[0]}
+        | {f"share_{what}": median_share(runs, f"{what}_s") for what in ("wall", "cpu")}
+        for name, runs in measured.items()
     }
-    for name in ("networks alone", "local engine"):
-        measured = pairs[name]
-        result[name]["cpu_s"] = statistics.median(one["cpu_s"] for one in measured)
-        result[name]["share_cpu"] = statistics.median(
-            a["cpu_s"] / one["cpu_s"] for a, one in zip(alone, measured, strict=True)
-        )
+    result["ceiling"] = statistics.median(
+        a["cpu_s"] / (a["cpu_s"] + d["cpu_s"])
+        for a, d in zip(alone, measured["decoding alone"], strict=True)
+    )
     result["windows"] = sum(len(batch) for batch in recorders[0].seen)
     result["crops"] = sum(len(batch) for recorder in recorders[1:] for batch in recorder.seen)
     return result
@@ -170,30 +210,39 @@ def measure(folder: Path, crop_models: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     results = {}
-    for title, (side, crop_models) in JOBS.items():
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            (folder / "scenes").mkdir()
-            for number in range(SCENES):
-                write_mirrored(folder / "scenes" / f"{number}.tif", side, side, compress="jpeg")
-            results[title] = measure(folder, crop_models)
+    # Ray's sockets need short paths.
+    with tempfile.TemporaryDirectory(prefix="gs") as temporary:
+        for number, (title, case) in enumerate(CASES.items()):
+            folder = Path(temporary, str(number))
+            (folder / "scenes").mkdir(parents=True)
+            for scene in range(SCENES):
+                path = folder / "scenes" / f"{scene}.tif"
+                write_mirrored(path, case.side, case.side, **case.stored)
+            results[title] = measure(folder, case.crop_models)
     console = Console(width=100)
     for title, rows in results.items():
-        table = Table(title=f"{title}: {rows['windows']} windows, {rows['crops']} crops")
-        for column in ("", "wall s", "share", "CPU s", "share of CPU"):
-            table.add_column(column, justify="right")
-        for name in ("networks alone", "local engine", "Ray engine"):
-            row = rows[name]
-            cpu = (f"{row['cpu_s']:.2f}", f"{row['share_cpu']:.2f}") if "cpu_s" in row else ("", "")
-            table.add_row(name, f"{row['wall_s']:.2f}", f"{row['share_wall']:.2f}", *cpu)
-        console.print(table)
+        console.print(_table(title, rows))
     content = setting("torch", "ray", "rasterio") | {
         "scenes": SCENES,
-        "sides": {title: side for title, (side, _) in JOBS.items()},
+        "cases": {title: case._asdict() for title, case in CASES.items()},
         "rounds": ROUNDS,
         "jobs": results,
     }
     save("pipeline", content)
+
+
+def _table(title: str, rows: dict[str, Any]) -> Table:
+    counts = f"{rows['windows']} windows, {rows['crops']} crops"
+    table = Table(title=f"{title}: {counts}; decoding leaves {rows['ceiling']:.3f}")
+    for column in ("", "wall s", "share", "CPU s", "share of CPU"):
+        table.add_column(column, justify="right")
+    for name in WHO:
+        row = rows[name]
+        shares = [f"{row[f'share_{what}']:.3f}" for what in ("wall", "cpu")]
+        if name == "decoding alone":
+            shares = ["", ""]
+        table.add_row(name, f"{row['wall_s']:.2f}", shares[0], f"{row['cpu_s']:.2f}", shares[1])
+    return table
 
 
 if __name__ == "__main__":

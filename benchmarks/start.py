@@ -30,7 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "tree": {"detector": {"model": "geosweep/tree"}},
     "tree, crop model": {
         "detector": {"model": "geosweep/tree"},
-        "crop_models": [{"model": "tests.cropmodels:tiny"}],
+        "crop_models": [{"model": "geosweep/alive-dead"}],
     },
 }
 ROUNDS = 3
