@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from ..catalog.errors import RasterError
 from ..catalog.hrefs import is_remote
 from ._ahead import read_ahead
+from ._buffers import Buffers
 from ._geo import ground_sample_distance
 from ._rasterfile import RasterFile
 from .bands import BandSelection, lay_out_bands
@@ -133,7 +135,7 @@ class RasterSource:
             If the file is cut short or the server fails after GDAL's own retries, and a fresh
             signature, where there is one, does not help.
         """
-        return self._strip((x0, y0, x1, y1), self._file)
+        return self._strip((x0, y0, x1, y1), self._file, Buffers())
 
     def read_each(self, rectangles: Sequence[Rectangle], ahead: int) -> Generator[Strip]:
         """Decode rectangles in order, up to `ahead` of them before they are asked for.
@@ -147,32 +149,36 @@ class RasterSource:
             As `read`, after the rectangles before it.
         """
         lanes = min(self.lanes, ahead, len(rectangles))
-        others = [self._lane(number) for number in range(1, lanes)]
-        return read_ahead([lambda bounds: self.read(*bounds), *others], rectangles, ahead)
+        buffers = Buffers()
+        readers = [self._lane(number, buffers) for number in range(lanes)]
+        return read_ahead(readers, rectangles, ahead)
 
-    def _lane(self, number: int) -> Callable[[Rectangle], Strip]:
+    def _lane(self, number: int, buffers: Buffers) -> Callable[[Rectangle], Strip]:
         """Reads by a handle of its own, which is opened by whoever is the first to read."""
 
         def read(bounds: Rectangle) -> Strip:
-            if number not in self._twins:
+            if number > 0 and number not in self._twins:
                 self._twins[number] = self._file.twin()
-            return self._strip(bounds, self._twins[number])
+            return self._strip(bounds, self._twins.get(number, self._file), buffers)
 
         return read
 
-    def _strip(self, bounds: Rectangle, file: RasterFile) -> Strip:
-        (data, valid), complained = file.read(bounds, self._pixels)
+    def _strip(self, bounds: Rectangle, file: RasterFile, buffers: Buffers) -> Strip:
+        (data, valid), complained = file.read(bounds, partial(self._pixels, buffers))
         file.count(bounds, data.nbytes, self.block, self._stored_bands)
         damaged = file.damaged(bounds, complained, self.block, self._indexes)
         return Strip(bounds, self._layout.to_bytes(data, valid), valid, damaged)
 
     def _pixels(
-        self, dataset: rasterio.DatasetReader, window: Window
+        self, buffers: Buffers, dataset: rasterio.DatasetReader, window: Window
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """A window's pixels, and which of them are data."""
         # With the rest, since GDAL's threads keep nothing of a block for a second call.
         also = [] if self._alpha is None else [self._alpha]
-        pixels = dataset.read([*self._indexes, *also], window=window)
+        indexes = [*self._indexes, *also]
+        shape = (len(indexes), int(window.height), int(window.width))
+        out = buffers.empty(shape, dataset.dtypes[indexes[0] - 1])
+        pixels = dataset.read(indexes, window=window, out=out)
         if also:
             return pixels[:-1], pixels[-1] != 0
         if self._masked:

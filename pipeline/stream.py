@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._buffers import Buffers
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -169,6 +171,7 @@ class _Batch:
         # A window can only reach beyond the raster where the raster is smaller than a window.
         self._padded = grid.valid != (grid.size, grid.size)
         self._index: list[int] = []
+        self._buffers = Buffers()
         self._pixels: NDArray[Any] | None = None
 
     @property
@@ -182,8 +185,9 @@ class _Batch:
     def add(self, index: int, x: int, y: int, strips: deque[Strip]) -> str:
         """Copy one window in; 'nodata' and 'damaged' ones leave the buffer as it was."""
         if self._pixels is None:
-            make = np.zeros if self._padded else np.empty
-            self._pixels = make(self._shape, self._dtype)
+            self._pixels = self._buffers.empty(self._shape, self._dtype)
+            if self._padded:
+                self._pixels[:] = 0
         slot = self._pixels[len(self._index)]
         right = min(x + self._size, self._limits[0])
         bottom = min(y + self._size, self._limits[1])

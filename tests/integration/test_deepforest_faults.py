@@ -52,7 +52,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from geosweep.pipeline import predict_tile, run
-from geosweep.pipeline.raster import RasterSource
+from geosweep.pipeline._rasterfile import RasterFile
 from tests.cropmodels import near_infrared
 from tests.detectors import PaintDetector, grey, paint_patches
 from tests.rasters import write_raster
@@ -119,13 +119,13 @@ def test_an_untiled_raster_is_read_in_parts(tmp_path, monkeypatch):
     with rasterio.open(path) as dataset:
         assert dataset.block_shapes[0] == (16, 500)
     heights = []
-    read = RasterSource.read
+    read = RasterFile.read
 
-    def watched(source, x0, y0, x1, y1):
-        heights.append(y1 - y0)
-        return read(source, x0, y0, x1, y1)
+    def watched(file, bounds, how):
+        heights.append(bounds[3] - bounds[1])
+        return read(file, bounds, how)
 
-    monkeypatch.setattr(RasterSource, "read", watched)
+    monkeypatch.setattr(RasterFile, "read", watched)
     found = predict_tile(path, detector=PaintDetector())
     assert boxes_of(found) == sorted([*BOXES, (100, 3900, 150, 3990)])
     assert max(heights) <= 256

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rasterio.warp import Resampling, reproject
 
 from geosweep.catalog.errors import RasterError
+from geosweep.pipeline._rasterfile import RasterFile
 from geosweep.pipeline.bands import BandRequest, BandSelection
 from geosweep.pipeline.raster import RasterSource
 from geosweep.pipeline.stacked import StackedSource
@@ -134,13 +135,14 @@ def test_each_block_of_each_file_is_read_once_whatever_the_block_sizes(tmp_path,
     half = GRID @ Affine.scale(2)
     parts["nir"] = one_band(tmp_path, "nir", image[0, ::2, ::2], transform=half, **TILED)
     pixels: dict[str, int] = {}
-    read = RasterSource.read
+    read = RasterFile.read
 
-    def watched(self, x0, y0, x1, y1):
-        pixels[self.href] = pixels.get(self.href, 0) + (x1 - x0) * (y1 - y0)
-        return read(self, x0, y0, x1, y1)
+    def watched(self, bounds, how):
+        x0, y0, x1, y1 = bounds
+        pixels[self.name] = pixels.get(self.name, 0) + (x1 - x0) * (y1 - y0)
+        return read(self, bounds, how)
 
-    monkeypatch.setattr(RasterSource, "read", watched)
+    monkeypatch.setattr(RasterFile, "read", watched)
     crops = {"health": BandRequest(("nir", "red"))}
     with stack(parts, crops=crops) as source:
         assert source.count == 4
