@@ -13,6 +13,11 @@ import ray
 from ..catalog.errors import ClusterError, JobError
 from ..pipeline.nodes import STORE_BYTES
 
+log = logging.getLogger("geosweep")
+
+CLIENT_TRIES = 3
+"""How often a cluster is asked for a server for Ray Client."""
+
 
 class Connection(NamedTuple):
     """How this process came to its cluster.
@@ -67,7 +72,7 @@ def connect(address: str | None) -> Connection:
         options |= {"address": address}
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        _start(options)
     except Exception as error:  # Ray raises a bare one where a node doesn't come up in time
         raise ClusterError(
             f"The Ray cluster at {address or 'this machine'} can't be reached: {_reason(error)}; check "
@@ -78,6 +83,25 @@ def connect(address: str | None) -> Connection:
         if callable(handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
     return Connection(opened=True, alone=address is None)
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Join or start a cluster.
+
+    A cluster starts a process for each client, which now and then dies at once; another one lives.
+    """
+    for left in reversed(range(CLIENT_TRIES)):
+        try:
+            ray.init(**options)
+            return
+        except ConnectionError as error:
+            if not left or "failure from server" not in str(error):
+                raise
+            log.warning(
+                "%s could not start a server for this client (%s); once more",
+                options["address"],
+                _reason(error),
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -69,8 +69,8 @@ def ray_head_node() -> Iterator[RayHead]:
                 "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
                 "PIP_NO_INDEX": "1",
                 "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-                # Patience on a busy machine: each client gets a process of its own.
-                "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120",
+                # Some patience on a busy machine: each client gets a process of its own.
+                "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "45",
             },
             stdout=log,
             stderr=subprocess.STDOUT,
