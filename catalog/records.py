@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -107,6 +108,7 @@ class Records:
     def __init__(self, storage: Storage, collection_id: str | None = None) -> None:
         self._storage = storage
         self._collection_id = collection_id
+        self._asking = threading.Lock()
 
     def ids(self, *, sort: bool = True) -> Iterator[str]:
         """Yield the ids of all recorded scenes, sorted by key unless that is not asked for."""
@@ -192,16 +194,17 @@ class Records:
         return self._storage.put_if_absent(key, data)
 
     def _collection(self) -> str:
-        if self._collection_id is None:
-            from .collection import read_collection
+        with self._asking:  # of those that commit at the same time, one is enough
+            if self._collection_id is None:
+                from .collection import read_collection
 
-            collection = read_collection(self._storage)
-            if collection is None:
-                raise OutputError(
-                    f"{self._storage.uri(COLLECTION)} does not exist: write the collection first"
-                )
-            self._collection_id = str(collection["id"])
-        return self._collection_id
+                collection = read_collection(self._storage)
+                if collection is None:
+                    raise OutputError(
+                        f"{self._storage.uri(COLLECTION)} does not exist: write the collection first"
+                    )
+                self._collection_id = str(collection["id"])
+            return self._collection_id
 
     def _parsed(self, scene_id: str, item: dict[str, Any]) -> SceneRecord:
         from .stacitems import from_item
