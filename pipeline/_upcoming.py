@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from ..catalog.hrefs import is_remote
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from .scene_reader import SceneReader, SceneTask
     from .stream import WindowBatch
+
+AHEAD, AHEAD_REMOTE = 1, 2
+"""Scenes that are open before the one that is swept: a small one may be done before the answers of a
+server are there that the next needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,8 @@ def open_ahead(
     Parameters
     ----------
     tasks
-        The scenes; taken by the caller's thread, one ahead. What they raise is raised here when the
-        scenes before have been yielded.
+        The scenes; taken by the caller's thread, `AHEAD` of them, or `AHEAD_REMOTE` where rasters are
+        remote. What they raise is raised here when the scenes before have been yielded.
     opened
         Opens one, in a thread.
 
@@ -105,10 +111,10 @@ def open_ahead(
     source = iter(tasks)
     waiting: deque[UpcomingScene] = deque()
     failure: Exception | None = None
-    with ThreadPoolExecutor(1, "geosweep-open") as pool:
+    with ThreadPoolExecutor(AHEAD_REMOTE, "geosweep-open") as pool:
         try:
             while True:
-                while len(waiting) < 2 and failure is None:
+                while failure is None and len(waiting) <= _ahead(waiting):
                     try:
                         task = next(source)
                     except Exception as error:  # StopIteration, too
@@ -124,3 +130,7 @@ def open_ahead(
         finally:
             for scene in waiting:
                 scene.close()
+
+
+def _ahead(waiting: deque[UpcomingScene]) -> int:
+    return AHEAD_REMOTE if waiting and is_remote(waiting[0].task.scene.href) else AHEAD
