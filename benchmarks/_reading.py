@@ -1,11 +1,18 @@
-"""What reading a COG window by window costs in requests, bytes and decoded blocks; for `smoke.py`."""
+"""What reading a COG window by window costs in requests, bytes and decoded blocks; for `smoke.py`.
+
+And what reading can't do without: every block decoded once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import rasterio
+from rasterio.windows import Window
+
 from benchmarks._guard import Measure
+from geosweep.catalog import gdal_env
 from geosweep.pipeline.raster import RasterSource
 from geosweep.pipeline.stream import stream_windows
 from geosweep.pipeline.windows import WindowGrid
@@ -32,6 +39,15 @@ def by_stream(href: str) -> int:
     with RasterSource(href) as source:
         grid = WindowGrid.cover(source.width, source.height, SIZE, OVERLAP)
         return sum(len(batch.index) for batch in stream_windows(source, grid, batch_size=BATCH))
+
+
+def decode_blocks(href: str, threads: int) -> None:
+    """Every block once, in order, by GDAL with so many threads, and nothing done with it."""
+    with rasterio.Env(**gdal_env(href)), rasterio.open(href, NUM_THREADS=str(threads)) as dataset:
+        high = dataset.block_shapes[0][0]
+        for top in range(0, dataset.height, high):
+            rows = min(high, dataset.height - top)
+            dataset.read(window=Window(0, top, dataset.width, rows))
 
 
 def write_cogs(folder: Path) -> list[Path]:

@@ -28,6 +28,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import backends
 from benchmarks._mirrored import write_mirrored
 from benchmarks._results import save, setting
 from benchmarks.pipeline import prepare, sweep
@@ -35,6 +36,7 @@ from geosweep.models import CropModel, load_crop_model, load_detector
 from geosweep.models._together import Together
 from geosweep.pipeline import Job
 from geosweep.pipeline.local import LocalEngine
+from geosweep.pipeline.windows import WindowGrid
 
 DEVICE = os.environ.get("BENCH_DEVICE", "cuda")
 TRIAL = DEVICE == "cpu"
@@ -87,9 +89,7 @@ def busy() -> Iterator[list[float]]:
 
 def windows(number: int) -> np.ndarray:
     """(N, 3, 400, 400) of real pixels."""
-    from benchmarks.backends import windows as some
-
-    return np.concatenate([some(4)] * -(-number // 4))[:number]
+    return np.concatenate([backends.windows(4)] * -(-number // 4))[:number]
 
 
 def convolutions(model: str, batch: int) -> dict[str, float]:
@@ -142,20 +142,14 @@ def from_disk(model: str, batch: int, folder: Path) -> dict[str, float]:
 
 
 def _windows_of_scene() -> int:
-    from geosweep.pipeline.windows import WindowGrid
-
     return WindowGrid.cover(SIDE, SIDE, SIZE, OVERLAP).count
 
 
 def deepforests(weights: Path, batch: int, raster: Path) -> dict[str, float]:
     """Windows a second of DeepForest's `predict_tile`, by strategy."""
-    from deepforest.models.retinanet import RetinaNetHub
+    from tests.peers import load_retinanet, make_deepforest
 
-    from tests.peers import NMS, SCORE, _offline, make_deepforest
-
-    with _offline():
-        network = RetinaNetHub.from_pretrained(weights, nms_thresh=NMS, score_thresh=SCORE)
-    model = make_deepforest(network, weights)
+    model = make_deepforest(load_retinanet(weights), weights)
     model.config.batch_size = batch
     model.config.accelerator = "cpu" if DEVICE == "cpu" else "gpu"
     model.create_trainer(logger=False, enable_progress_bar=False)

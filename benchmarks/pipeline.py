@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
-from rasterio.windows import Window
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks._meters import cpu_seconds
 from benchmarks._mirrored import write_mirrored
+from benchmarks._reading import decode_blocks
 from benchmarks._results import save, setting
-from geosweep.catalog import gdal_env, open_storage
+from geosweep.catalog import open_storage
 from geosweep.pipeline import Job
 from geosweep.pipeline.driver import RayEngine
 from geosweep.pipeline.frozen import settle_plan
@@ -156,11 +155,7 @@ def local(folder: Path, crop_models: list[dict[str, Any]], name: str) -> dict[st
 def decode(folder: Path) -> None:
     """Every block once, with as many threads as a scene's reader has."""
     for path in sorted((folder / "scenes").iterdir()):
-        with rasterio.Env(**gdal_env(str(path))), rasterio.open(path, NUM_THREADS="2") as dataset:
-            high = dataset.block_shapes[0][0]
-            for top in range(0, dataset.height, high):
-                rows = min(high, dataset.height - top)
-                dataset.read(window=Window(0, top, dataset.width, rows))
+        decode_blocks(str(path), 2)
 
 
 def on_ray(

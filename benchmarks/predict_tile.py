@@ -76,14 +76,12 @@ def ours(tile: str, weights: str, kind: str, stop: int | None) -> dict[str, Any]
 
 def deepforests(tile: str, weights: str, kind: str, stop: int | None) -> dict[str, Any]:
     import torch
-    from deepforest.models.retinanet import RetinaNetHub
 
-    from tests.peers import NMS, SCORE, _offline, make_deepforest
+    from tests.peers import load_retinanet, make_deepforest
 
-    with _offline():
-        network = RetinaNetHub.from_pretrained(weights, nms_thresh=NMS, score_thresh=SCORE)
+    network = load_retinanet(Path(weights))
     with torch.inference_mode():
-        network.eval()([torch.zeros(3, 400, 400)])
+        network([torch.zeros(3, 400, 400)])
     seen = Counter[str]()
 
     def count(_module: Any, inputs: Any) -> None:

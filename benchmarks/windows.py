@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from rio_tiler.io import Reader
 
+from benchmarks._reading import decode_blocks
 from benchmarks._results import save
-from geosweep.catalog import gdal_env
 from geosweep.models._annotations import deepforest_data
 from geosweep.pipeline.raster import RasterSource
 from geosweep.pipeline.stream import stream_windows
@@ -97,14 +97,8 @@ def stream(href: str, case: Case) -> None:
             pass
 
 
-def every_block(href: str, case: Case) -> None:
-    with (
-        rasterio.Env(**gdal_env(href)),
-        rasterio.open(href, NUM_THREADS=str(THREADS)) as dataset,
-    ):
-        for top in range(0, SIDE, case.block):
-            rows = min(case.block, SIDE - top)
-            dataset.read([1, 2, 3], window=Window(0, top, SIDE, rows))
+def every_block(href: str, _: Case) -> None:
+    decode_blocks(href, THREADS)
 
 
 def with_rasterio(href: str, case: Case) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -141,7 +141,7 @@ class Together:
         return torch.cat([column[kept] for column in columns], 1).cpu()
 
 
-def can_be_together(network: nn.Module) -> bool:
+def can_be_together(network: nn.Module) -> TypeGuard[RetinaNet]:
     """Whether a network is a RetinaNet that `Together` knows all about."""
     if type(network) is not RetinaNet:
         return False

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.detection import RetinaNet
 
 from ..catalog.errors import ModelError
 from ._threads import cpu_threads, map_in_threads
@@ -245,10 +244,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 def _together(network: nn.Module, place: torch.device) -> Together | None:
     """What does a whole batch at once where that pays: on a GPU, for a network that it knows."""
-    if place.type == "cpu" or not can_be_together(network):
-        return None
-    assert isinstance(network, RetinaNet)
-    return Together(network)
+    if place.type != "cpu" and can_be_together(network):
+        return Together(network)
+    return None
 
 
 def _autocast_dtype(precision: str, place: torch.device) -> torch.dtype | None:

@@ -213,11 +213,12 @@ def _seconds_per_window(job: Job) -> float:
     from ..models import available_cores
     from .jobs_models import load_finder_for
     from .settings import Settings
+    from .sweep import batch_for
 
     settings = Settings.resolve(job)
     finder = load_finder_for(settings)
     # A batch as a run has it; on a CPU each core takes a window of it, and more would only take longer.
-    number = settings.batch_size(finder.device)
+    number = batch_for(finder, settings)
     if finder.device == "cpu":
         number = min(number, available_cores())
     side = job.windows.size

@@ -26,6 +26,14 @@ def make_retinanet(folder: Path) -> Any:
         network = RetinaNetHub(num_classes=2, nms_thresh=NMS, score_thresh=SCORE, label_dict=LABELS)
         _spread(network)
         network.save_pretrained(str(folder))
+    return load_retinanet(folder)
+
+
+def load_retinanet(folder: Path) -> Any:
+    """DeepForest's RetinaNet from where `make_retinanet` saved it, as DeepForest loads it."""
+    from deepforest.models.retinanet import RetinaNetHub
+
+    with _offline():
         return RetinaNetHub.from_pretrained(str(folder), nms_thresh=NMS, score_thresh=SCORE).eval()
 
 
